@@ -1,0 +1,73 @@
+"""What every prior offers: a denoiser of pictures of one object, and the condition that names the picture.
+
+Letters: x what the prior denoises (pixels or latents, B C h w), t timestep (0 = clean), alphabar_t = alphas_cumprod[t],
+x_t = sqrt(alphabar_t) x + sqrt(1 - alphabar_t) eps (method section 6).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Content = Literal["rgba", "normal"]
+
+
+@dataclass(frozen=True)
+class ViewCondition:
+    """Which view of which object is wanted.
+
+    Attributes:
+        reference: the reference picture, premultiplied RGBA.
+        reference_elevation: elevation of the reference camera, radians.
+        elevation, azimuth: of the wanted views, radians; azimuth is relative to the reference view.
+        content: "rgba" for coloured renders, "normal" for world-space normal maps (DMTet stage).
+    """
+
+    reference: Float[Tensor, "1 H W 4"]
+    reference_elevation: float
+    elevation: Float[Tensor, " B"]
+    azimuth: Float[Tensor, " B"]
+    content: Content = "rgba"
+
+
+class DiffusionPrior(Protocol):
+    """A pretrained denoiser that score distillation can ask.
+
+    Attributes:
+        name: shown to the user and written into reports.
+        image_size: side of the pictures that the network sees, pixels.
+        alphas_cumprod: alphabar_t of its T training timesteps.
+        evaluations: images sent through the network so far (a guidance pair counts two, a batch of six counts six).
+    """
+
+    name: str
+    image_size: int
+    alphas_cumprod: Float[Tensor, " T"]
+    evaluations: int
+
+    def encode(self, rgba: Float[Tensor, "B H W 4"]) -> Float[Tensor, "B C h w"]:
+        """Renders (premultiplied RGBA in [0,1], any size) to x; differentiable."""
+        ...
+
+    def decode(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B h w 4"]:
+        """x to premultiplied RGBA in [0,1]: for previews and pixel targets."""
+        ...
+
+    def predict_noise(
+        self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, " B"], condition: ViewCondition, *, cfg_scale: float
+    ) -> Float[Tensor, "B C h w"]:
+        """eps_hat = eps_uncond + cfg_scale (eps_cond - eps_uncond), without gradient."""
+        ...
+
+
+def resize_area(rgba: Float[Tensor, "B H W 4"], size: int) -> Float[Tensor, "B 4 h w"]:
+    """Anti-aliased resize to `size` x `size`, channels first; exact box average when the ratio is whole (issue B21)."""
+    image = rgba.permute(0, 3, 1, 2)
+    height = image.shape[-1]
+    if height == size:
+        return image
+    if height % size == 0:
+        return torch.nn.functional.avg_pool2d(image, height // size)
+    return torch.nn.functional.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
