@@ -1,0 +1,168 @@
+"""Differentiable rasterisation of triangle meshes: rasterize, interpolate, antialias (method 5.9).
+
+Clip space is OpenGL's (y up, visible depth -w..w); pixel (column i, row j) has its centre at (i + 1/2, j + 1/2) and row 0 is
+the top of the image. Both sides of a triangle are drawn; a triangle with a corner behind the eye, or not finite, is not.
+
+The kernels are one Warp source (`rasterize_source.py`) with hand-written gradients. On the CPU a launch is split into bands of
+image rows that run on a small thread pool, each with gradient buffers of its own, so that results, gradients included, are
+bitwise reproducible. On CUDA the order of the atomic additions of the gradients is the hardware's.
+`reference/rasterize.py` is the slow torch twin.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dreamcraft3d.kernels.rasterize_source import EMPTY, raster_kernels
+
+BANDS = 2  # of image rows on the CPU
+
+
+@dataclass(frozen=True)
+class Raster:
+    """What each pixel of B views sees.
+
+    Attributes:
+        face_ids: the nearest face, -1 = background.
+        barycentrics: perspective-correct weights (u, v) of the face's corners 0 and 1 (corner 2 has 1 - u - v); differentiable
+            with respect to the clip positions. 0 on background.
+    """
+
+    face_ids: Int[Tensor, "B H W"]
+    barycentrics: Float[Tensor, "B H W 2"]
+
+
+def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int | tuple[int, int]) -> Raster:
+    """The nearest triangle at each pixel centre.
+
+    Args:
+        clip: homogeneous clip positions of the vertices in each view.
+        faces: corner indices.
+        size: pixels (height, width), or one number for square images.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    face_ids, barycentrics = _Rasterize.apply(clip.float().contiguous(), faces.int().contiguous(), height, width)
+    return Raster(face_ids, barycentrics)
+
+
+def interpolate(
+    attributes: Float[Tensor, "V C"] | Float[Tensor, "B V C"], raster: Raster, faces: Int[Tensor, "F 3"]
+) -> Float[Tensor, "B H W C"]:
+    """Vertex attributes at each pixel: u a0 + v a1 + (1 - u - v) a2; 0 on background.
+
+    Differentiable in the attributes and, through the barycentrics, in the clip positions.
+    """
+    batched = attributes if attributes.ndim == 3 else attributes[None]
+    image: Tensor = _Interpolate.apply(
+        batched.float().contiguous(), raster.barycentrics.contiguous(), raster.face_ids.contiguous(), faces.int().contiguous()
+    )
+    return image
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, clip: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+        kernels, views = raster_kernels(), len(clip)
+        zbuffer = torch.full((views, height, width), EMPTY, dtype=torch.int64, device=clip.device)
+        face_ids = torch.empty_like(zbuffer)
+        barycentrics = clip.new_empty(views, height, width, 2)
+        c, f, z, ids, uv = _vec(clip), _vec(faces), _vec(zbuffer, 1), _vec(face_ids, 1), _vec(barycentrics)
+
+        def band(_: int, row: int, rows: int) -> None:
+            _launch(kernels.draw, (views, len(faces)), [c, f, row, rows, z])
+            _launch(kernels.resolve, (views, rows, width), [c, f, row, z, ids, uv])
+
+        _over_bands(clip, height, band)
+        ctx.save_for_backward(clip, faces, face_ids, barycentrics)
+        ctx.mark_non_differentiable(face_ids)
+        return face_ids, barycentrics
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        clip, faces, face_ids, barycentrics = ctx.saved_tensors
+        views, height, width = face_ids.shape
+        grad_clip = clip.new_zeros(_bands(clip), *clip.shape)
+        arrays = [_vec(face_ids, 1), _vec(barycentrics), _vec(grad.contiguous())]
+        c, f, out = _vec(clip), _vec(faces), [_vec(buffer) for buffer in grad_clip]
+
+        def band(index: int, row: int, rows: int) -> None:
+            _launch(raster_kernels().resolve_backward, (views, rows, width), [c, f, row, *arrays, out[index]])
+
+        _over_bands(clip, height, band)
+        return grad_clip.sum(0), None, None, None
+
+
+class _Interpolate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, attributes: Tensor, barycentrics: Tensor, face_ids: Tensor, faces: Tensor) -> Tensor:
+        views, height, width = face_ids.shape
+        image = attributes.new_zeros(views, height, width, attributes.shape[-1])
+        a, f, ids, uv, out = _vec(attributes, 1), _vec(faces), _vec(face_ids, 1), _vec(barycentrics), _vec(image, 1)
+
+        def band(_: int, row: int, rows: int) -> None:
+            _launch(raster_kernels().interpolate, (views, rows, width), [a, f, row, ids, uv, out])
+
+        _over_bands(attributes, height, band)
+        ctx.save_for_backward(attributes, barycentrics, face_ids, faces)
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        attributes, barycentrics, face_ids, faces = ctx.saved_tensors
+        views, height, width = face_ids.shape
+        grad_attributes = attributes.new_zeros(_bands(attributes), *attributes.shape)
+        grad_barycentrics = torch.zeros_like(barycentrics)
+        a, f, ids, uv = _vec(attributes, 1), _vec(faces), _vec(face_ids, 1), _vec(barycentrics)
+        g, out, grad_uv = _vec(grad.contiguous(), 1), [_vec(buffer, 1) for buffer in grad_attributes], _vec(grad_barycentrics)
+
+        def band(index: int, row: int, rows: int) -> None:
+            inputs = [a, f, row, ids, uv, g, out[index], grad_uv]
+            _launch(raster_kernels().interpolate_backward, (views, rows, width), inputs)
+
+        _over_bands(attributes, height, band)
+        return grad_attributes.sum(0), grad_barycentrics, None, None
+
+
+def _vec(tensor: Tensor, width: int | None = None) -> Any:
+    """A Warp view of a contiguous tensor; the last axis becomes a vector of that width (1 = stays an axis)."""
+    import warp as wp
+
+    width = tensor.shape[-1] if width is None else width
+    scalar = {torch.float32: wp.float32, torch.int32: wp.int32, torch.int64: wp.int64}[tensor.dtype]
+    vectors = {2: wp.vec2, 3: wp.vec3i if scalar is wp.int32 else wp.vec3, 4: wp.vec4, 1: scalar}
+    return wp.from_torch(tensor.detach(), dtype=vectors[width], requires_grad=False)
+
+
+def _launch(kernel: Any, dim: tuple[int, ...], inputs: list[Any]) -> None:
+    import warp as wp
+
+    wp.launch(kernel, dim=dim, inputs=inputs, device=inputs[0].device, record_tape=False)
+
+
+def _bands(tensor: Tensor) -> int:
+    return BANDS if tensor.device.type == "cpu" else 1
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(BANDS, thread_name_prefix="raster")
+
+
+def _over_bands(tensor: Tensor, height: int, body: Callable[[int, int, int], None]) -> None:
+    """Call body(index, first row, rows) for each band of rows, on the CPU in parallel."""
+    count = _bands(tensor)
+    edges = [height * k // count for k in range(count + 1)]
+    jobs = [(k, edges[k], edges[k + 1] - edges[k]) for k in range(count)]
+    if count == 1:
+        body(*jobs[0])
+    else:
+        list(_pool().map(lambda job: body(*job), jobs))
