@@ -1,0 +1,181 @@
+"""Meshes from files: GLB, glTF, OBJ, PLY into our frame, with whatever colours they have.
+
+Files are taken as y up with the front towards +z (glTF's frame): (x, y, z) in the file is (z, x, y) here. Texture coordinates
+become glTF's (v down); linear colours of glTF (vertex colours, factors) become display-referred. Vertices that a file doubled
+along seams are one vertex here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dreamcraft3d.errors import InputError
+from dreamcraft3d.export import GREY, TexturedMesh
+from dreamcraft3d.export.gltf import linear_to_srgb, srgb_to_linear
+
+Array = NDArray[Any]
+SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One geometry of a file: corners F x 3 x 3 in the file's frame, and uvs + image, or colours at the corners."""
+
+    corners: Array
+    uvs: Array | None
+    image: Array | None
+    colours: Array
+
+
+def load_mesh(path: Path | str) -> TexturedMesh:
+    """Reads a mesh, its scene graph flattened.
+
+    A file with several textures gets one atlas of them. In such a file a part without texture gets one colour (its mean).
+
+    Raises:
+        InputError: no such file, not a mesh, or a mesh without faces.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"There is no mesh at {path}.", "Check the path.")
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path.name} is not a mesh that can be read.", f"Give one of: {' '.join(SUFFIXES)}.")
+    try:
+        scene = trimesh.load(path, force="scene", process=False)
+        geometries = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh) and len(g.faces)]
+    except Exception as error:  # trimesh's readers raise anything at all on a broken file
+        raise InputError(f"{path.name} cannot be read as a mesh: {error}", "Export the mesh again, as GLB.") from error
+    if not geometries:
+        raise InputError(f"{path.name} holds no triangles.", "Export the mesh again, as GLB, with its faces.")
+    linear = path.suffix.lower() in (".glb", ".gltf")
+    return _join([_part(geometry, linear=linear) for geometry in geometries])
+
+
+def normalise(mesh: TexturedMesh, half_extent: float = 0.6) -> tuple[TexturedMesh, Float[Tensor, "4 4"]]:
+    """Centres the bounding box on the origin and scales uniformly, so that the default camera sees all of it from every side.
+
+    The longest half side becomes `half_extent`, or less: no vertex is farther than 16/15 `half_extent` (0.64; the default
+    camera sees a sphere of 3.8 sin 10 deg = 0.66) from the origin. Returns the mesh and the matrix that was applied.
+    """
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    centre = 0.5 * (low + high)
+    radius = (mesh.vertices - centre).norm(dim=-1).max()
+    scale = torch.minimum(half_extent / (0.5 * (high - low).max()), half_extent * 16.0 / 15.0 / radius)
+    matrix = torch.eye(4, dtype=mesh.vertices.dtype, device=mesh.vertices.device)
+    matrix[:3, :3] *= scale
+    matrix[:3, 3] = -scale * centre
+    return transform(mesh, matrix), matrix
+
+
+def transform(mesh: TexturedMesh, matrix: Float[Tensor, "4 4"]) -> TexturedMesh:
+    """The mesh under an affine map, p -> M p."""
+    vertices = mesh.vertices @ matrix[:3, :3].T + matrix[:3, 3]
+    return TexturedMesh(vertices, mesh.faces, mesh.uvs, mesh.texture, mesh.vertex_colours)
+
+
+def _part(geometry: trimesh.Trimesh, *, linear: bool) -> _Part:
+    """Reads colours from wherever trimesh put them."""
+    faces = np.asarray(geometry.faces)
+    corners = np.asarray(geometry.vertices)[faces]
+    visual = geometry.visual
+    material = getattr(visual, "material", None)
+    uv = getattr(visual, "uv", None)
+    image = _image(material)
+    factor = _factor(material)
+    if image is not None and uv is not None:
+        uvs = np.asarray(uv, dtype=np.float64)[faces] * [1.0, -1.0] + [0.0, 1.0]
+        if not np.allclose(factor, 1.0):
+            image = linear_to_srgb(srgb_to_linear(image) * factor)
+        return _Part(corners, uvs, image, np.full_like(corners, GREY))
+    colours = _vertex_colours(geometry)
+    if colours is not None:
+        colours = linear_to_srgb(colours * factor) if linear else colours
+        return _Part(corners, None, None, colours[faces])
+    constant = linear_to_srgb(factor) if linear else factor
+    known = material is not None and not isinstance(visual, trimesh.visual.ColorVisuals)
+    return _Part(corners, None, None, np.broadcast_to(constant if known else np.full(3, GREY), corners.shape))
+
+
+def _image(material: Any) -> Array | None:
+    """The base colour texture, H x W x 3 in [0, 1]."""
+    image = getattr(material, "baseColorTexture", None)
+    image = getattr(material, "image", None) if image is None else image
+    return None if image is None else np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
+
+
+def _factor(material: Any) -> Array:
+    """The base colour factor in [0, 1]; for OBJ the diffuse colour."""
+    factor = getattr(material, "baseColorFactor", None)
+    if factor is None and getattr(material, "image", None) is None:
+        factor = getattr(material, "diffuse", None)
+    if factor is None:
+        return np.ones(3)
+    values = np.asarray(factor)
+    return np.asarray(values[:3] / 255.0 if values.dtype.kind in "ui" else values[:3], dtype=np.float64)
+
+
+def _vertex_colours(geometry: trimesh.Trimesh) -> Array | None:
+    """V x 3 in [0, 1], from vertices or faces, or None."""
+    visual = geometry.visual
+    if getattr(visual, "kind", None) in ("vertex", "face"):
+        return np.asarray(visual.vertex_colors)[:, :3] / 255.0
+    stored = getattr(visual, "vertex_attributes", {}).get("color")
+    if stored is None:
+        return None
+    values = np.asarray(stored)[:, :3]
+    return np.asarray(values / 255.0 if values.dtype.kind in "ui" else values, dtype=np.float64)
+
+
+def _join(parts: list[_Part]) -> TexturedMesh:
+    """One mesh in our frame, its vertices welded where position (and, without texture, colour) agree exactly."""
+    corners = np.concatenate([part.corners for part in parts])[..., [2, 0, 1]].astype(np.float32)
+    if all(part.image is None for part in parts):
+        colours = np.concatenate([part.colours for part in parts]).astype(np.float32)
+        records, inverse = _unique(np.concatenate([corners, colours], axis=-1).reshape(-1, 6))
+        faces = torch.from_numpy(inverse.reshape(-1, 3))
+        return TexturedMesh(
+            torch.from_numpy(records[:, :3].copy()), faces, vertex_colours=torch.from_numpy(records[:, 3:].copy())
+        )
+    uvs, texture = (parts[0].uvs, parts[0].image) if len(parts) == 1 else _atlas(parts)
+    vertices, inverse = _unique(corners.reshape(-1, 3))
+    return TexturedMesh(
+        torch.from_numpy(vertices),
+        torch.from_numpy(inverse.reshape(-1, 3)),
+        uvs=torch.from_numpy(np.asarray(uvs, dtype=np.float32)),
+        texture=torch.from_numpy(np.asarray(texture, dtype=np.float32)),
+    )
+
+
+def _unique(rows: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Distinct rows in order of first appearance, and where each row went."""
+    _, first, inverse = np.unique(rows + 0.0, axis=0, return_index=True, return_inverse=True)  # -0 becomes 0
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return np.ascontiguousarray(rows[first[order]]), rank[inverse.reshape(-1)].astype(np.int64)
+
+
+def _atlas(parts: list[_Part]) -> tuple[Array, Array]:
+    """The parts' textures in a square grid of equal tiles; repeated textures are cut back to one repetition per face."""
+    side = max(max(part.image.shape[:2]) for part in parts if part.image is not None)
+    grid = int(np.ceil(np.sqrt(len(parts))))
+    atlas = np.full((grid * side, grid * side, 3), GREY)
+    placed = []
+    for index, part in enumerate(parts):
+        row, column = divmod(index, grid)
+        tile = part.colours.mean(axis=(0, 1))[None, None] if part.image is None else part.image
+        tile = cv2.resize(np.asarray(tile, dtype=np.float32), (side, side), interpolation=cv2.INTER_LINEAR).reshape(side, side, 3)
+        atlas[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
+        uvs = np.full((*part.corners.shape[:2], 2), 0.5) if part.uvs is None else part.uvs
+        uvs = uvs - np.floor(uvs.min(axis=1, keepdims=True) + 1e-6)
+        inset = 0.5 / side
+        placed.append((np.clip(uvs, inset, 1.0 - inset) + [column, row]) / grid)
+    return np.concatenate(placed), atlas

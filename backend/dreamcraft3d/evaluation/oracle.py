@@ -1,0 +1,75 @@
+"""The pipeline against a prior that knows the answer: how well does it find a given mesh?
+
+Writes `result.glb` and `ground_truth.glb` in one frame, so that anybody can compare them with a tool of their own.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamcraft3d import export
+from dreamcraft3d.config import GenerateConfig
+from dreamcraft3d.evaluation.meshes import load_mesh, normalise
+from dreamcraft3d.evaluation.metrics import evaluate_mesh
+from dreamcraft3d.evaluation.render import render_textured
+from dreamcraft3d.export import TexturedMesh
+from dreamcraft3d.functional.cameras import orbit
+from dreamcraft3d.pipeline import Result, run_stages
+from dreamcraft3d.priors.base import Content
+from dreamcraft3d.priors.oracle import OraclePrior, TrueView
+from dreamcraft3d.progress import Progress
+from dreamcraft3d.stages.reference import ReferenceView
+from dreamcraft3d.workspace import Workspace
+
+REFERENCE_SIZE = 512
+
+
+def true_view_of(mesh: TexturedMesh) -> TrueView:
+    """The renderer that an oracle asks: colours, or world-space normals as colours, of any view."""
+
+    def true_view(
+        elevation: Float[Tensor, " B"], azimuth: Float[Tensor, " B"], content: Content, size: int
+    ) -> Float[Tensor, "B H W 4"]:
+        render = render_textured(mesh, orbit(elevation, azimuth), size)
+        if content == "rgba":
+            return render.rgba
+        opacity = render.rgba[..., 3:]
+        return torch.cat([0.5 * (render.normals + opacity), opacity], dim=-1)
+
+    return true_view
+
+
+def reference_of(mesh: TexturedMesh, elevation: float = 0.0, size: int = REFERENCE_SIZE) -> ReferenceView:
+    """The mesh's front view with its true depth and normals, as stage 0 would hand them on."""
+    cameras = orbit(elevation, 0.0)
+    render = render_textured(mesh, cameras, size)
+    mask = render.rgba[0, ..., 3] > 0.5
+    depth = torch.where(torch.isfinite(render.depth[0]), render.depth[0], 0.0)
+    mask_with_depth = mask & (depth > 0.0)
+    normal = torch.nn.functional.normalize(render.normals[0] @ cameras.c2w[0, :3, :3], dim=-1, eps=1e-6)
+    return ReferenceView(
+        rgba=render.rgba[0], mask=mask_with_depth, depth=depth, normal=normal, elevation=elevation, matting="rendered"
+    )
+
+
+def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress: Progress) -> dict[str, Any]:
+    """Runs all stages against the exact prior of a mesh, and scores the result against the mesh.
+
+    Returns:
+        the report of the run with `scores` added; also written to `scores.json`.
+    """
+    truth, _ = normalise(load_mesh(mesh_path))
+    with Workspace(out) as workspace:
+        workspace.write_bytes("ground_truth.glb", export.write_glb(truth))
+        elevation = math.radians(config.reference.elevation)
+        prior = OraclePrior(true_view_of(truth), image_size=config.oracle_size)
+        result: Result = run_stages(reference_of(truth, elevation), (prior, None), config, workspace, progress)
+        scores = evaluate_mesh(result.textured, truth, reference_elevation=elevation)
+        report = {**result.report, "scores": scores}
+        workspace.write_json("scores.json", scores)
+        workspace.write_json("report.json", report)
+        return report
