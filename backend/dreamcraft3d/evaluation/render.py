@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, normalize
 
 from dreamcraft3d.export import TexturedMesh
 from dreamcraft3d.functional.cameras import Cameras, project
-from dreamcraft3d.functional.mesh import vertex_normals
+from dreamcraft3d.functional.mesh import face_areas, face_normals, vertex_normals
 from dreamcraft3d.kernels.rasterize import rasterize
 
 VIEWS_AT_ONCE = 4
@@ -42,17 +42,23 @@ def render_textured(mesh: TexturedMesh, cameras: Cameras, size: int, *, supersam
     """Renders `size` x `size` images with supersample^2 samples per pixel and bilinear texture lookups."""
     cameras = cameras.to(mesh.vertices.device)
     texture = None if mesh.texture is None else _mip(mesh, cameras, size * supersample)
-    normals = _corner_normals(mesh)
+    surface = _corner_normals(mesh)
     renders = [
-        _render(mesh, texture, normals, cameras[i : i + VIEWS_AT_ONCE], size * supersample, supersample)
+        _render(mesh, texture, surface, cameras[i : i + VIEWS_AT_ONCE], size * supersample, supersample)
         for i in range(0, len(cameras), VIEWS_AT_ONCE)
     ]
     return MeshRender(*(torch.cat([getattr(r, name) for r in renders]) for name in ("rgba", "depth", "normals")))
 
 
 def _render(
-    mesh: TexturedMesh, texture: Tensor | None, normals: Tensor, cameras: Cameras, size: int, supersample: int
+    mesh: TexturedMesh,
+    texture: Tensor | None,
+    surface: tuple[Tensor, Tensor],
+    cameras: Cameras,
+    size: int,
+    supersample: int,
 ) -> MeshRender:
+    flat, smooth = surface
     clip = project(mesh.vertices, cameras)
     raster = rasterize(clip, mesh.faces, size)
     covered = raster.face_ids >= 0
@@ -61,9 +67,9 @@ def _render(
     weights = torch.cat([weights, 1.0 - weights.sum(-1, keepdim=True)], dim=-1)[..., None]
     view = torch.arange(len(cameras), device=face.device)[:, None, None].expand_as(covered)[covered]
 
-    normal = normalize((weights * normals[face]).sum(1), dim=-1)
+    normal = normalize((weights * smooth[face]).sum(1), dim=-1)
     point = (weights * mesh.vertices[mesh.faces[face]]).sum(1)
-    away = ((cameras.c2w[view, :3, 3] - point) * normal).sum(-1) < 0
+    away = ((cameras.c2w[view, :3, 3] - point) * flat[face]).sum(-1) < 0
     normal = torch.where(away[:, None], -normal, normal)
     if texture is not None and mesh.uvs is not None:
         colour = sample_texture(texture, (weights * mesh.uvs[face]).sum(1))
@@ -95,8 +101,7 @@ def _mip(mesh: TexturedMesh, cameras: Cameras, size: int) -> Tensor:
     height, width = texture.shape[:2]
     a, b = uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]
     texels = 0.5 * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).abs().sum() * height * width
-    edges = mesh.vertices[mesh.faces]
-    area = 0.5 * torch.linalg.cross(edges[:, 1] - edges[:, 0], edges[:, 2] - edges[:, 0]).norm(dim=-1).sum()
+    area = face_areas(mesh.vertices, mesh.faces).sum()
     pixel = (2.0 * cameras.distance * torch.tan(0.5 * cameras.fovy) / size).min()
     step = float((texels / area.clamp(min=1e-12)).sqrt() * pixel)
     while step >= 2.0 and min(texture.shape[:2]) > 1:
@@ -105,12 +110,12 @@ def _mip(mesh: TexturedMesh, cameras: Cameras, size: int) -> Tensor:
     return texture
 
 
-def _corner_normals(mesh: TexturedMesh) -> Float[Tensor, "F 3 3"]:
-    """Smooth normals, except at creases."""
-    corners = mesh.vertices[mesh.faces]
-    flat = normalize(torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), dim=-1)[:, None]
+def _corner_normals(mesh: TexturedMesh) -> tuple[Float[Tensor, "F 3"], Float[Tensor, "F 3 3"]]:
+    """The faces' own normals, and at their corners smooth ones, except at creases."""
+    flat = face_normals(mesh.vertices, mesh.faces)
     smooth = vertex_normals(mesh.vertices, mesh.faces)[mesh.faces]
-    return torch.where((smooth * flat).sum(-1, keepdim=True) < CREASE, flat.expand_as(smooth), smooth)
+    crease = (smooth * flat[:, None]).sum(-1, keepdim=True) < CREASE
+    return flat, torch.where(crease, flat[:, None].expand_as(smooth), smooth)
 
 
 def clay(render: MeshRender, cameras: Cameras) -> Float[Tensor, "B H W 4"]:
