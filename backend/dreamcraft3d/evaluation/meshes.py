@@ -5,6 +5,8 @@ become glTF's (v down); linear colours of glTF (vertex colours, factors) become 
 along seams are one vertex here.
 """
 
+import io
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from dreamcraft3d.errors import InputError
 from dreamcraft3d.export import GREY, TexturedMesh
-from dreamcraft3d.export.gltf import linear_to_srgb, srgb_to_linear
+from dreamcraft3d.export.gltf import container, linear_to_srgb, srgb_to_linear
 
 Array = NDArray[Any]
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
@@ -49,14 +51,37 @@ def load_mesh(path: Path | str) -> TexturedMesh:
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path.name} is not a mesh that can be read.", f"Give one of: {' '.join(SUFFIXES)}.")
     try:
-        scene = trimesh.load(path, force="scene", process=False)
-        geometries = [g for g in scene.dump() if isinstance(g, trimesh.Trimesh) and len(g.faces)]
-    except Exception as error:  # trimesh's readers raise anything at all on a broken file
+        scene = _read(path)
+        placed = [(scene.geometry[name], matrix) for matrix, name in map(scene.graph.get, scene.graph.nodes_geometry)]
+    except Exception as error:  # noqa: BLE001 - trimesh's readers raise anything at all on a broken file
         raise InputError(f"{path.name} cannot be read as a mesh: {error}", "Export the mesh again, as GLB.") from error
-    if not geometries:
+    placed = [(g, matrix) for g, matrix in placed if isinstance(g, trimesh.Trimesh) and len(g.faces)]
+    if not placed:
         raise InputError(f"{path.name} holds no triangles.", "Export the mesh again, as GLB, with its faces.")
     linear = path.suffix.lower() in (".glb", ".gltf")
-    return _join([_part(geometry, linear=linear) for geometry in geometries])
+    return _join([_part(geometry, np.asarray(matrix), linear=linear) for geometry, matrix in placed])
+
+
+def _read(path: Path) -> trimesh.Scene:
+    if path.suffix.lower() != ".glb":
+        return trimesh.load(path, force="scene", process=False)
+    return trimesh.load(io.BytesIO(_with_materials(path.read_bytes())), file_type="glb", force="scene", process=False)
+
+
+def _with_materials(data: bytes) -> bytes:
+    """The same GLB, with a plain material wherever vertex colours have none.
+
+    Without a material trimesh cuts 16-bit colours to their lower byte; with one it hands them over as they are.
+    """
+    length = int.from_bytes(data[12:16], "little")
+    document = json.loads(data[20 : 20 + length])
+    bare = [p for m in document.get("meshes", []) for p in m["primitives"] if "material" not in p and "COLOR_0" in p["attributes"]]
+    if not bare:
+        return data
+    document.setdefault("materials", []).append({})
+    for primitive in bare:
+        primitive["material"] = len(document["materials"]) - 1
+    return container(document, data[28 + length :])
 
 
 def normalise(mesh: TexturedMesh, half_extent: float = 0.6) -> tuple[TexturedMesh, Float[Tensor, "4 4"]]:
@@ -81,10 +106,11 @@ def transform(mesh: TexturedMesh, matrix: Float[Tensor, "4 4"]) -> TexturedMesh:
     return TexturedMesh(vertices, mesh.faces, mesh.uvs, mesh.texture, mesh.vertex_colours)
 
 
-def _part(geometry: trimesh.Trimesh, *, linear: bool) -> _Part:
-    """Reads colours from wherever trimesh put them."""
+def _part(geometry: trimesh.Trimesh, matrix: Array, *, linear: bool) -> _Part:
+    """Moves a geometry to its place (turning faces that a mirror turned) and reads colours from wherever trimesh put them."""
     faces = np.asarray(geometry.faces)
-    corners = np.asarray(geometry.vertices)[faces]
+    faces = faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else faces
+    corners = (np.asarray(geometry.vertices) @ matrix[:3, :3].T + matrix[:3, 3])[faces]
     visual = geometry.visual
     material = getattr(visual, "material", None)
     uv = getattr(visual, "uv", None)
@@ -118,8 +144,7 @@ def _factor(material: Any) -> Array:
         factor = getattr(material, "diffuse", None)
     if factor is None:
         return np.ones(3)
-    values = np.asarray(factor)
-    return np.asarray(values[:3] / 255.0 if values.dtype.kind in "ui" else values[:3], dtype=np.float64)
+    return _fraction(np.asarray(factor)[:3])
 
 
 def _vertex_colours(geometry: trimesh.Trimesh) -> Array | None:
@@ -128,10 +153,12 @@ def _vertex_colours(geometry: trimesh.Trimesh) -> Array | None:
     if getattr(visual, "kind", None) in ("vertex", "face"):
         return np.asarray(visual.vertex_colors)[:, :3] / 255.0
     stored = getattr(visual, "vertex_attributes", {}).get("color")
-    if stored is None:
-        return None
-    values = np.asarray(stored)[:, :3]
-    return np.asarray(values / 255.0 if values.dtype.kind in "ui" else values, dtype=np.float64)
+    return None if stored is None else _fraction(np.asarray(stored)[:, :3])
+
+
+def _fraction(values: Array) -> Array:
+    """Integers as shares of their type's largest."""
+    return np.asarray(values / np.iinfo(values.dtype).max if values.dtype.kind in "ui" else values, dtype=np.float64)
 
 
 def _join(parts: list[_Part]) -> TexturedMesh:

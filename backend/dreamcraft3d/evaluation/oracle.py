@@ -14,7 +14,7 @@ from torch import Tensor
 from dreamcraft3d import export
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.evaluation.meshes import load_mesh, normalise
-from dreamcraft3d.evaluation.metrics import evaluate_mesh
+from dreamcraft3d.evaluation.metrics import f_score, multi_view_report
 from dreamcraft3d.evaluation.render import render_textured
 from dreamcraft3d.export import TexturedMesh
 from dreamcraft3d.functional.cameras import orbit
@@ -56,6 +56,23 @@ def reference_of(mesh: TexturedMesh, elevation: float = 0.0, size: int = REFEREN
     )
 
 
+def score(result: TexturedMesh, truth: TexturedMesh, reference_elevation: float) -> dict[str, Any]:
+    """F-score of the visible surface at 2 % of the diagonal, and silhouettes and pictures of 24 unseen views."""
+    views = multi_view_report(result, truth, reference=orbit(reference_elevation, 0.0))
+    surface = f_score(result, truth)
+    return {
+        "f_score": surface.f_score,
+        "precision": surface.precision,
+        "recall": surface.recall,
+        "unseen_iou": views.silhouette_iou,
+        "worst_unseen_iou": views.worst_iou,
+        "unseen_psnr": views.psnr,
+        "worst_unseen_psnr": views.worst_psnr,
+        "reference_psnr": views.reference_psnr,
+        "reference_iou": views.reference_iou,
+    }
+
+
 def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress: Progress) -> dict[str, Any]:
     """Runs all stages against the exact prior of a mesh, and scores the result against the mesh.
 
@@ -68,7 +85,7 @@ def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress
         elevation = math.radians(config.reference.elevation)
         prior = OraclePrior(true_view_of(truth), image_size=config.oracle_size)
         result: Result = run_stages(reference_of(truth, elevation), (prior, None), config, workspace, progress)
-        scores = evaluate_mesh(result.textured, truth, reference_elevation=elevation)
+        scores = score(result.textured, truth, elevation)
         report = {**result.report, "scores": scores}
         workspace.write_json("scores.json", scores)
         workspace.write_json("report.json", report)

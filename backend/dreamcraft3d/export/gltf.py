@@ -19,7 +19,7 @@ from dreamcraft3d.functional.mesh import vertex_normals
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 FLOAT, UNSIGNED_INT = 5126, 5125
-LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071
+LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE, REPEAT = 9729, 9987, 33071, 10497
 
 
 class _Buffer:
@@ -76,8 +76,10 @@ def write_glb(mesh: TexturedMesh, *, name: str = "DreamCraft") -> bytes:
         attributes["TEXCOORD_0"] = buffer.vectors(uvs)
         png = _png(mesh.texture.detach().cpu().numpy())
         document["images"] = [{"bufferView": buffer.view(png), "mimeType": "image/png", "name": name}]
+        inside = bool(((uvs >= 0.0) & (uvs <= 1.0)).all())
+        wrap = CLAMP_TO_EDGE if inside else REPEAT
         document["samplers"] = [
-            {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": CLAMP_TO_EDGE, "wrapT": CLAMP_TO_EDGE}
+            {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": wrap, "wrapT": wrap}
         ]
         document["textures"] = [{"sampler": 0, "source": 0}]
         material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
@@ -98,7 +100,7 @@ def write_glb(mesh: TexturedMesh, *, name: str = "DreamCraft") -> bytes:
         "bufferViews": buffer.views,
         "buffers": [{"byteLength": len(buffer.data)}],
     }
-    return _container(document, bytes(buffer.data))
+    return container(document, bytes(buffer.data))
 
 
 def srgb_to_linear(colours: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -138,7 +140,7 @@ def _png(texture: NDArray[np.floating]) -> bytes:
     return bytes(encoded)
 
 
-def _container(document: dict[str, object], binary: bytes) -> bytes:
+def container(document: dict[str, object], binary: bytes) -> bytes:
     """Header, JSON chunk padded with spaces, binary chunk padded with zeros."""
     text = json.dumps(document, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 4)

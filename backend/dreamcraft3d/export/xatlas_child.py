@@ -40,7 +40,6 @@ def main() -> None:
     out = io.BytesIO()
     np.savez(out, corners=packed.astype(np.int64), uvs=places)
     sys.stdout.buffer.write(out.getvalue())
-    print(f"{side} texels of {size} used, hint {hint}", file=sys.stderr)
 
 
 if __name__ == "__main__":
