@@ -1,0 +1,394 @@
+"""Everything a run can be told: one frozen, strict record per stage of the paper.
+
+Angles are degrees here (radians in code), lengths are world units (the object spans about +-0.6), sizes are pixels. A
+*schedule* is a number, or (fraction of the stage, value) points with straight lines between them, so that shortening
+a stage keeps its shape (method section 18); two points at one fraction make a jump. The named sets of values are in
+``presets``. No torch here.
+"""
+
+import difflib
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from dreamcraft3d.errors import ConfigError
+
+__all__ = [
+    "CoarseNerfConfig",
+    "ExportConfig",
+    "GenerateConfig",
+    "GeometryConfig",
+    "GuidanceConfig",
+    "HashGridConfig",
+    "NeusConfig",
+    "ReferenceConfig",
+    "ReferenceWeights",
+    "Schedule",
+    "TextureConfig",
+    "describe",
+    "fingerprint",
+    "parse_setting",
+    "with_settings",
+]
+
+Point = tuple[Annotated[float, Field(ge=0.0, le=1.0)], float]
+
+
+def _ordered(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    if any(after[0] < before[0] for before, after in itertools.pairwise(points)):
+        raise ValueError("the fractions of a schedule must not decrease")
+    return points
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Size = Annotated[int, Field(ge=8, le=4096)]
+Schedule = Finite | Annotated[tuple[Point, ...], Field(min_length=1), AfterValidator(_ordered)]
+"""A number, or (fraction of the stage, value) points; read by ``functional.schedules.piecewise_linear``."""
+
+
+class Record(BaseModel):
+    """Base of all configuration records: frozen, no unknown keys, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class ReferenceConfig(Record):
+    """Stage 0: how the picture is prepared."""
+
+    elevation: Annotated[float, Field(ge=-80.0, le=80.0)] = 0.0
+    """camera height of the picture in degrees: 0 = level, 20 = slightly from above"""
+    size: Annotated[int, Field(ge=64, le=4096)] = 512
+    """side of the square canvas"""
+    coverage: Annotated[float, Field(gt=0.1, le=1.0)] = 0.9
+    """longest side of the object as a share of the canvas"""
+    matting: Literal["auto", "rembg", "grabcut"] = "auto"
+    """background removal for pictures without transparency; auto takes rembg when its model is on disk"""
+    max_megapixels: Positive = 64.0
+    """larger pictures are refused before they are decoded"""
+    mask: Path | None = None
+    """grey picture of the same size as the input: white = object"""
+    depth: Path | None = None
+    """depth map of the same size as the input"""
+    depth_larger: Literal["farther", "nearer"] = "farther"
+    """what a larger value of the depth map means"""
+    normal: Path | None = None
+    """normal map of the same size as the input: view space, x right, y up, z to the viewer"""
+
+
+class ReferenceWeights(Record):
+    """Weights of the losses in the reference view (method section 7); means over pixels."""
+
+    rgb: Weight = 1.0
+    """mean squared colour error over white"""
+    mask: Weight = 0.1
+    """mean squared error of the opacity"""
+    depth: Weight = 0.05
+    """1 - correlation with the depth map, where there is one"""
+    normal: Weight = 0.05
+    """1 - cosine with the normal map, where there is one"""
+
+
+class GuidanceConfig(Record):
+    """How novel views are chosen and judged (method sections 1.2 and 6)."""
+
+    batch: Count = 2
+    """novel views per step"""
+    elevation: tuple[Finite, Finite] = (-10.0, 45.0)
+    """range of the novel views' camera heights, degrees"""
+    views: Literal["stratified", "random"] = "stratified"
+    """stratified spreads azimuths evenly over the circle; random is the paper's sampler"""
+    progressive_until: Fraction = 0.04
+    """fraction of the stage at which the whole circle is open"""
+    form: Literal["x0", "sds"] = "x0"
+    """x0 compares with the denoised picture; sds is the paper's gradient"""
+    timesteps: Literal["monotone", "random"] = "monotone"
+    """monotone only falls; random draws between t_low and t_high, as in the paper"""
+    t_low: Schedule = 0.02
+    """lowest noise level, fraction of the prior's timesteps"""
+    t_high: Schedule = 0.85
+    """highest noise level, fraction of the prior's timesteps"""
+    view_weight: Weight = 1.0
+    """weight of the view-conditioned (3D-aware) prior"""
+    view_cfg: Finite = 3.0
+    """classifier-free guidance scale of the view-conditioned prior"""
+    image_weight: Weight = 0.0
+    """weight of the picture (2D) prior"""
+    image_cfg: Finite = 20.0
+    """classifier-free guidance scale of the picture prior"""
+
+
+class HashGridConfig(Record):
+    """Multiresolution hash grid and its heads (method section 5.1)."""
+
+    levels: Annotated[int, Field(ge=1, le=16)] = 16
+    """number of resolutions"""
+    base_resolution: Annotated[int, Field(ge=2)] = 16
+    """cells per side of the coarsest level"""
+    growth: Annotated[float, Field(gt=1.0, le=2.0)] = 1.447269237440378
+    """resolution ratio of neighbouring levels"""
+    log2_table_size: Annotated[int, Field(ge=8, le=24)] = 19
+    """largest number of entries of a level, as a power of two"""
+    hidden: Count = 64
+    """width of the heads"""
+
+
+class CoarseNerfConfig(Record):
+    """Stage 1a: coarse NeRF (method section 8)."""
+
+    steps: Count = 400
+    """optimiser steps; every second one looks at the reference picture"""
+    lr: Positive = 0.01
+    """learning rate of everything"""
+    render_size: Schedule = 64
+    """side of the renders"""
+    step_size: Positive = 0.0135
+    """distance of samples along a ray"""
+    occupancy_resolution: Annotated[int, Field(ge=8, le=256)] = 48
+    """cells per side of the grid that skips empty space"""
+    active_levels: Schedule = 16
+    """hash-grid levels in use; coarse ones first"""
+    normal_epsilon: Positive | None = None
+    """finite-difference distance of normals; null = no normals, and no loss on them"""
+    normal_smooth: Weight = 0.0
+    """weight of smooth normal maps"""
+    orient: Weight = 0.0
+    """weight against normals that face away from the camera"""
+    sparsity: Schedule = 0.0
+    """weight against opacity anywhere"""
+    opaque: Schedule = 0.0
+    """weight against half-transparency"""
+    reference: ReferenceWeights = ReferenceWeights()
+    guidance: GuidanceConfig = GuidanceConfig()
+    hash_grid: HashGridConfig = HashGridConfig()
+
+
+class NeusConfig(Record):
+    """Stage 1b: NeuS surface (method section 9)."""
+
+    steps: Count = 200
+    """optimiser steps; every second one looks at the reference picture"""
+    lr_grid: Positive = 0.01
+    """learning rate of the hash grid"""
+    lr_heads: Positive = 0.001
+    """learning rate of the small networks"""
+    lr_sharpness: Positive = 0.001
+    """learning rate of the surface's sharpness"""
+    initial_sharpness: Positive = 40.0
+    """inverse width of the surface at the start"""
+    render_size: Schedule = 64
+    """side of the renders"""
+    step_size: Positive = 0.0135
+    """distance of samples along a ray"""
+    extraction_cells: Annotated[int, Field(ge=4, le=256)] = 48
+    """cells per side when the NeRF's surface is extracted"""
+    fit_steps: Annotated[int, Field(ge=0)] = 200
+    """steps that teach the field the NeRF's shape"""
+    fit_points: Count = 20000
+    """points with a known distance to it"""
+    fit_batch: Count = 8192
+    """points per fitting step"""
+    normal_epsilon: Positive | None = None
+    """finite-difference distance of normals; null = no normals, and no loss on them"""
+    normal_smooth: Weight = 0.0
+    """weight of smooth normal maps"""
+    orient: Weight = 0.0
+    """weight against normals that face away from the camera"""
+    sparsity: Weight = 0.0
+    """weight against opacity anywhere"""
+    opaque: Weight = 0.0
+    """weight against half-transparency"""
+    eikonal: Weight = 0.1
+    """weight of gradients having length one"""
+    eikonal_points: Count = 2048
+    """random points where that is asked"""
+    eikonal_epsilon: Positive = 0.01
+    """finite-difference distance of these gradients"""
+    reference: ReferenceWeights = ReferenceWeights()
+    guidance: GuidanceConfig = GuidanceConfig()
+
+
+class GeometryConfig(Record):
+    """Stage 2: tetrahedral mesh (method section 10)."""
+
+    steps: Count = 200
+    """optimiser steps; each one sees the reference picture and novel views"""
+    lr_sdf: Positive = 0.02
+    """learning rate of the signed distances, in cells per step"""
+    lr_deformation: Positive = 0.005
+    """learning rate of the vertex offsets"""
+    lr_colour: Positive = 0.005
+    """learning rate of the colours"""
+    lr_decay: Schedule = ((0.0, 1.0), (0.5, 1.0), (1.0, 0.1))
+    """factor on all learning rates"""
+    cells: Annotated[int, Field(ge=4, le=256)] = 48
+    """cells per side of the tetrahedral grid"""
+    render_size: Schedule = 128
+    """side of the renders"""
+    normal_guidance: Weight = 1.0
+    """weight of the prior's opinion of normal maps"""
+    normal_consistency: Schedule = 0.01
+    """weight of neighbouring normals agreeing"""
+    laplacian: Weight = 0.0
+    """weight of vertices staying among their neighbours"""
+    reference: ReferenceWeights = ReferenceWeights()
+    guidance: GuidanceConfig = GuidanceConfig()
+
+
+class TextureConfig(Record):
+    """Stage 3: texture of the finished mesh (method section 11)."""
+
+    steps: Count = 200
+    """optimiser steps; every second one looks at the reference picture"""
+    lr_grid: Positive = 0.01
+    """learning rate of the hash grid"""
+    lr_heads: Positive = 0.001
+    """learning rate of the small network"""
+    lr_decay: Schedule = ((0.0, 1.0), (0.5, 1.0), (1.0, 0.1))
+    """factor on all learning rates"""
+    reference_size: Size = 512
+    """side of the render that is compared with the reference picture"""
+    reference_weight: Weight = 1.0
+    """weight of the absolute colour error in the reference view"""
+    render_size: Size = 128
+    """side of the novel views"""
+    fit_steps: Annotated[int, Field(ge=0)] = 200
+    """steps that teach the field the geometry stage's colours"""
+    fit_batch: Count = 16384
+    """surface points per fitting step"""
+    guidance: GuidanceConfig = GuidanceConfig()
+    hash_grid: HashGridConfig = HashGridConfig()
+
+
+class ExportConfig(Record):
+    """The finished mesh file."""
+
+    target_faces: Annotated[int, Field(ge=100, le=500_000)] = 10_000
+    """largest number of triangles"""
+    texture_size: Annotated[int, Field(ge=64, le=8192)] = 1024
+    """side of the texture"""
+    unwrap_seconds: Positive = 60.0
+    """time limit of the unwrap; then a simpler one is used"""
+
+
+class GenerateConfig(Record):
+    """A whole run."""
+
+    preset: str = "custom"
+    """the named set of values that this one started from"""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """same seed, same result"""
+    prior: Literal["bundled"] = "bundled"
+    """the pretrained network that judges novel views"""
+    oracle_size: Size = 64
+    """side of the pictures of the exact prior in `evaluate --oracle`"""
+    reference: ReferenceConfig = ReferenceConfig()
+    coarse_nerf: CoarseNerfConfig = CoarseNerfConfig()
+    neus: NeusConfig = NeusConfig()
+    geometry: GeometryConfig = GeometryConfig()
+    texture: TextureConfig = TextureConfig()
+    export: ExportConfig = ExportConfig()
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """``stage.key=value`` to (key, value); the value is JSON, and anything else is taken as a word.
+
+    >>> parse_setting("coarse_nerf.render_size=[[0, 64], [1, 128]]")
+    ('coarse_nerf.render_size', [[0, 64], [1, 128]])
+    >>> parse_setting("coarse_nerf.guidance.form=sds")
+    ('coarse_nerf.guidance.form', 'sds')
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"'{text}' is not a setting.", "Write --set stage.key=value, as in coarse_nerf.steps=500.")
+    try:
+        return key.strip(), json.loads(value)
+    except ValueError:
+        return key.strip(), value.strip()
+
+
+def with_settings(config: AnyRecord, settings: Mapping[str, Any]) -> AnyRecord:
+    """A copy with some values replaced, by dotted key; values as they would come from JSON (or paths).
+
+    Raises:
+        ConfigError: an unknown key (the message names the closest known ones), or a value of the wrong type or range.
+    """
+    values = config.model_dump(mode="json")
+    known = dict(_leaves(values))
+    for key, value in settings.items():
+        *parents, last = key.split(".")
+        if key not in known:
+            raise _unknown(key, list(known))
+        inside = values
+        for parent in parents:
+            inside = inside[parent]
+        inside[last] = str(value) if isinstance(value, Path) else value
+    try:
+        return type(config).model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        raise _explain(error) from error
+
+
+def fingerprint(config: BaseModel, *upstream: str) -> str:
+    """A name for this work: equal exactly when the configuration and everything upstream are equal."""
+    canonical = json.dumps([config.model_dump(mode="json"), *upstream], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("utf-8")).hexdigest()
+
+
+def describe(config: Record, prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """(dotted key, value as JSON, meaning) of every setting, in order."""
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, Record):
+            yield from describe(value, f"{prefix}{name}.")
+        else:
+            text = json.dumps(config.model_dump(mode="json", include={name})[name])
+            yield f"{prefix}{name}", text, field.description or ""
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _unknown(key: str, known: Sequence[str]) -> ConfigError:
+    """Names the settings that were probably meant: those like the whole key, or ending like its last word."""
+    members = [name for name in known if name.startswith(f"{key}.")]
+    if members:
+        return ConfigError(f"'{key}' is a group of settings.", f"Name one of them, as in {members[0]}.")
+    by_end = {name.rpartition(".")[2]: name for name in reversed(known)}
+    ends = difflib.get_close_matches(key.rpartition(".")[2], by_end, n=2, cutoff=0.75)
+    whole = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
+    near = list(dict.fromkeys([*whole, *(by_end[end] for end in ends)]))[:3]
+    groups = list(dict.fromkeys(name.partition(".")[0] for name in known))
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"The first word is one of: {', '.join(groups)}."
+    return ConfigError(f"There is no setting '{key}'.", f"{hint} `dreamcraft3d settings` lists all.")
+
+
+def _explain(error: ValidationError) -> ConfigError:
+    """The first complaint as one line."""
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    message, value = first["msg"].removeprefix("Value error, "), first["input"]
+    if "float" in path:  # the complaint of a schedule's first member, which says nothing about points
+        del path[path.index("float") :]
+        message = "must be a number, or points [[fraction, value], ...] whose fractions rise from 0 to 1"
+    key = ".".join(part for part in path if part.isidentifier())
+    if first["type"] == "extra_forbidden":
+        return ConfigError(f"There is no setting '{key}'.", "`dreamcraft3d settings` lists all.")
+    message = message[0].lower() + message[1:].removesuffix(".")
+    return ConfigError(f"Setting {key}: {message}, but got {json.dumps(value)}.", "Change or drop this setting.")
