@@ -15,12 +15,12 @@ from dreamcraft3d import export
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.evaluation.meshes import load_mesh, normalise
 from dreamcraft3d.evaluation.metrics import f_score, multi_view_report
-from dreamcraft3d.evaluation.render import render_textured
+from dreamcraft3d.evaluation.render import MeshRender, render_textured
 from dreamcraft3d.export import TexturedMesh
 from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.pipeline import Result, run_stages
 from dreamcraft3d.priors.base import Content
-from dreamcraft3d.priors.oracle import OraclePrior, TrueView
+from dreamcraft3d.priors.oracle import OraclePrior
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.stages.reference import ReferenceView
 from dreamcraft3d.workspace import Workspace
@@ -28,19 +28,29 @@ from dreamcraft3d.workspace import Workspace
 REFERENCE_SIZE = 512
 
 
-def true_view_of(mesh: TexturedMesh) -> TrueView:
-    """The renderer that an oracle asks: colours, or world-space normals as colours, of any view."""
+class TrueView:
+    """The renderer that an oracle asks: colours, or world-space normals as colours, of any view of a mesh.
 
-    def true_view(
-        elevation: Float[Tensor, " B"], azimuth: Float[Tensor, " B"], content: Content, size: int
+    The last batch of views is kept, because the geometry stage asks for the colours and the normals of the same ones.
+    """
+
+    def __init__(self, mesh: TexturedMesh) -> None:
+        self._mesh = mesh
+        self._asked: tuple[Float[Tensor, "2 B"], int] | None = None
+        self._render: MeshRender | None = None
+
+    def __call__(
+        self, elevation: Float[Tensor, " B"], azimuth: Float[Tensor, " B"], content: Content, size: int
     ) -> Float[Tensor, "B H W 4"]:
-        render = render_textured(mesh, orbit(elevation, azimuth), size)
+        views = torch.stack([elevation, azimuth])
+        asked = self._asked
+        if self._render is None or asked is None or asked[1] != size or not torch.equal(asked[0], views):
+            self._render = render_textured(self._mesh, orbit(elevation, azimuth), size)
+            self._asked = (views, size)
         if content == "rgba":
-            return render.rgba
-        opacity = render.rgba[..., 3:]
-        return torch.cat([0.5 * (render.normals + opacity), opacity], dim=-1)
-
-    return true_view
+            return self._render.rgba
+        opacity = self._render.rgba[..., 3:]
+        return torch.cat([0.5 * (self._render.normals + opacity), opacity], dim=-1)
 
 
 def reference_of(mesh: TexturedMesh, elevation: float = 0.0, size: int = REFERENCE_SIZE) -> ReferenceView:
@@ -83,7 +93,7 @@ def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress
     with Workspace(out) as workspace:
         workspace.write_bytes("ground_truth.glb", export.write_glb(truth))
         elevation = math.radians(config.reference.elevation)
-        prior = OraclePrior(true_view_of(truth), image_size=config.oracle_size)
+        prior = OraclePrior(TrueView(truth), image_size=config.oracle_size)
         result: Result = run_stages(reference_of(truth, elevation), (prior, None), config, workspace, progress)
         scores = score(result.textured, truth, elevation)
         report = {**result.report, "scores": scores}

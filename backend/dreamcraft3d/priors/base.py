@@ -40,10 +40,12 @@ class DiffusionPrior(Protocol):
         image_size: side of the pictures that the network sees, pixels.
         alphas_cumprod: alphabar_t of its T training timesteps.
         evaluations: images sent through the network so far (a guidance pair counts two, a batch of six counts six).
+        contents: what kinds of pictures it knows.
     """
 
     name: str
     image_size: int
+    contents: frozenset[Content]
     alphas_cumprod: Float[Tensor, " T"]
     evaluations: int
 

@@ -1,0 +1,78 @@
+"""DMTet: signed distances and offsets on a tetrahedral grid, a triangle mesh at every step (stage 2, method section 5.7)."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from dreamcraft3d.errors import ObjectLost
+from dreamcraft3d.fields.sdf_field import SDFField
+from dreamcraft3d.functional.mesh import Mesh
+from dreamcraft3d.functional.tets import TetExtractor, bcc_grid, marching_tets
+
+MARGIN = 0.15
+"""Room around the object's bounding box. An isotropic cube: the release's tight box made bounds and smoothness depend on
+the object's proportions (issue B18)."""
+
+
+class TetMesh(nn.Module):
+    """s_i on N grid vertices (positive outside) and bounded offsets delta_i; `extract()` gives the present surface.
+
+    Vertices move by at most half of the shortest tetrahedron edge: q_i = grid_i + edge/2 tanh(delta_i).
+    """
+
+    grid: Tensor
+    tets: Tensor
+    at_boundary: Tensor
+
+    def __init__(self, grid: Float[Tensor, "N 3"], tets: Int[Tensor, "T 4"], sdf: Float[Tensor, " N"]) -> None:
+        super().__init__()
+        self.register_buffer("grid", grid)
+        self.register_buffer("tets", tets, persistent=False)
+        self.sdf = nn.Parameter(sdf.clone())
+        self.deformation = nn.Parameter(torch.zeros_like(grid))
+        corners = grid[tets[: min(len(tets), 64)]]
+        self.bound = 0.5 * float((corners[:, [0, 0, 0, 1, 1, 2]] - corners[:, [1, 2, 3, 2, 3, 3]]).norm(dim=-1).min())
+        low, high = grid.amin(dim=0), grid.amax(dim=0)
+        self.register_buffer("at_boundary", ((grid <= low) | (grid >= high)).any(dim=-1), persistent=False)
+        self._extractor = TetExtractor(tets, len(grid))
+
+    @classmethod
+    def from_sdf(cls, field: SDFField, *, cells: int) -> "TetMesh":
+        """Samples the NeuS field on a BCC grid of `cells` per side in a cube around its surface.
+
+        Raises:
+            ObjectLost: the field has no surface inside the scene box.
+        """
+        unit, tets = bcc_grid(cells)
+        unit = unit.to(field.variance.device)
+        tets = tets.to(unit.device)
+        with torch.no_grad():
+            box = 2.0 * unit - 1.0
+            surface = marching_tets(box, closed_at_box(field.sdf(box), box), tets).vertices
+            if len(surface) == 0:
+                raise ObjectLost(
+                    "The NeuS stage ended without a surface.",
+                    remedy="Try another --seed, or check the mask of the reference picture.",
+                )
+            low, high = surface.amin(dim=0), surface.amax(dim=0)
+            centre, side = 0.5 * (low + high), float((high - low).max()) * (1.0 + 2.0 * MARGIN)
+            grid = centre + side * (unit - 0.5)
+            return cls(grid, tets, field.sdf(grid))
+
+    @property
+    def cell(self) -> float:
+        """World length of a grid cell's side: the scale of the smallest feature."""
+        return 2.0 * self.bound / (0.75**0.5)
+
+    def positions(self) -> Float[Tensor, "N 3"]:
+        """Displaced grid vertices."""
+        return self.grid + self.bound * torch.tanh(self.deformation)
+
+    def extract(self) -> Mesh:
+        """The zero level set as a closed mesh, differentiable in `sdf` and `deformation`."""
+        return self._extractor(self.positions(), torch.where(self.at_boundary, self.sdf.abs() + 1e-3, self.sdf))
+
+
+def closed_at_box(sdf: Float[Tensor, " N"], box: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+    """Points on the faces of the scene box count as outside, so that no level set is left open."""
+    return torch.where((box.abs() >= 1.0).any(dim=-1), sdf.abs() + 1e-3, sdf)

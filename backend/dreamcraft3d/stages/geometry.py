@@ -1,0 +1,114 @@
+"""Stage 2: DMTet, a mesh at every step, sculpted by pictures and normal maps (method section 10)."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamcraft3d.config import GeometryConfig
+from dreamcraft3d.fields.tet_mesh import TetMesh
+from dreamcraft3d.fields.texture import ColourField
+from dreamcraft3d.functional.cameras import Cameras
+from dreamcraft3d.functional.mesh import Mesh, laplacian, normal_consistency
+from dreamcraft3d.functional.schedules import piecewise_linear
+from dreamcraft3d.rendering import Render, render_mesh
+from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY
+from dreamcraft3d.stages.neus import Neus
+from dreamcraft3d.stages.run import StageRun
+from dreamcraft3d.stages.supervision import Supervision
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The stage's result: the tetrahedral mesh and the colours on it."""
+
+    tet_mesh: TetMesh
+    colour: ColourField
+
+    def mesh(self) -> Mesh:
+        """The final surface, without gradients."""
+        with torch.no_grad():
+            return self.tet_mesh.extract()
+
+
+def sculpt_geometry(supervision: Supervision, neus: Neus, config: GeometryConfig, run: StageRun) -> Geometry:
+    """Optimises signed distances, vertex offsets and colours together; every step sees the reference and novel views.
+
+    Raises:
+        ObjectLost: the NeuS field has no surface, or the object keeps vanishing.
+    """
+    geometry = new_geometry(neus, config, run.generator())
+    tet_mesh, colour = geometry.tet_mesh, geometry.colour
+    optimiser = torch.optim.Adam(
+        [
+            {"params": [tet_mesh.sdf], "lr": config.lr_sdf * tet_mesh.cell},
+            {"params": [tet_mesh.deformation], "lr": config.lr_deformation},
+            {"params": colour.parameters(), "lr": config.lr_colour},
+        ],
+        betas=(0.9, 0.99),
+        eps=1e-15,
+    )
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for step in run.steps(config.steps, tet_mesh=tet_mesh, colour=colour, optimiser=optimiser):
+        fraction, generator = step / config.steps, run.generator(step)
+        size = int(piecewise_linear(fraction, config.render_size))
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * piecewise_linear(fraction, config.lr_decay)
+        mesh = tet_mesh.extract()
+        if len(mesh.faces) == 0:
+            run.keep_if_healthy(step, False, reason="the surface is empty")
+            continue
+        novel = supervision.novel_views(config.guidance, step, fraction, generator)
+        render = render_mesh(mesh, colour, joined(supervision.camera, novel), size)
+        reference, others = split(render)
+        targets = supervision.targets(size)
+        loss = supervision.reference_loss(reference, targets, config.reference)
+        guided, _ = supervision.guidance_loss(others.rgba, novel, config.guidance, fraction, generator)
+        sculpted, _ = supervision.guidance_loss(
+            others.normal_rgba, novel, config.guidance, fraction, generator, content="normal"
+        )
+        loss = loss + guided + config.normal_guidance * sculpted + smoothness(mesh, config, fraction)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step % HEALTH_EVERY == 0:
+            check_silhouette(run, step, reference.opacity, targets.mask, loss)
+    return geometry
+
+
+def new_geometry(neus: Neus, config: GeometryConfig, generator: torch.Generator) -> Geometry:
+    """The NeuS surface on a tetrahedral grid, with the NeuS colours."""
+    tet_mesh = TetMesh.from_sdf(neus.field, cells=config.cells)
+    return Geometry(tet_mesh, ColourField.from_sdf(neus.field, generator=generator))
+
+
+def smoothness(mesh: Mesh, config: GeometryConfig, fraction: float) -> Float[Tensor, ""]:
+    """Neighbouring vertex normals agree, and vertices stay among their neighbours (method section 5.8)."""
+    loss = piecewise_linear(fraction, config.normal_consistency) * normal_consistency(mesh.vertices, mesh.faces)
+    if config.laplacian > 0.0:
+        loss = loss + config.laplacian * laplacian(mesh.vertices, mesh.faces)
+    return loss
+
+
+def check_silhouette(
+    run: StageRun, step: int, opacity: Float[Tensor, "1 H W"], mask: Tensor, loss: Float[Tensor, ""]
+) -> bool:
+    """Goes back when the silhouette leaves the reference mask or the numbers are broken (issue I8)."""
+    covered = opacity.detach() > 0.5
+    iou = float((covered & mask).sum() / (covered | mask).sum().clamp_min(1))
+    finite = bool(torch.isfinite(loss))
+    reason = f"the silhouette agrees with the mask by {iou:.0%} only" if finite else "a loss is not a number"
+    return run.keep_if_healthy(step, finite and iou > 0.4, reason=reason)
+
+
+def joined(first: Cameras, others: Cameras) -> Cameras:
+    """One batch of both."""
+    pairs = zip(vars(first).values(), vars(others).values(), strict=True)
+    return Cameras(*(torch.cat(pair) for pair in pairs))
+
+
+def split(render: Render) -> tuple[Render, Render]:
+    """The first view, and the others."""
+    parts = (render.rgb, render.opacity, render.depth, render.normal)
+    return Render(*(part[:1] for part in parts)), Render(*(part[1:] for part in parts))

@@ -1,0 +1,117 @@
+"""Stage 3: the texture of a finished mesh, from the reference picture and the priors (method section 11)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreamcraft3d.config import TextureConfig
+from dreamcraft3d.fields.texture import ColourField
+from dreamcraft3d.functional import losses
+from dreamcraft3d.functional.mesh import Mesh, vertex_normals
+from dreamcraft3d.functional.schedules import piecewise_linear
+from dreamcraft3d.kernels.hash_grid import HashGridLayout
+from dreamcraft3d.kernels.rasterize import edge_topology
+from dreamcraft3d.rendering import render_mesh
+from dreamcraft3d.stages.run import StageRun
+from dreamcraft3d.stages.supervision import Supervision
+
+
+@dataclass(frozen=True)
+class Texture:
+    """The stage's result: colours anywhere on the surface."""
+
+    colour: ColourField
+
+    def at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """Colours of surface points, without gradients."""
+        with torch.no_grad():
+            return self.colour(x)
+
+
+def paint_texture(
+    supervision: Supervision,
+    mesh: Mesh,
+    initial: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]],
+    config: TextureConfig,
+    run: StageRun,
+) -> Texture:
+    """Optimises a fine colour field on a fixed mesh; even steps see the reference picture, odd steps ask the priors.
+
+    Args:
+        initial: the geometry stage's colours, learnt first by a few steps of regression on the surface.
+    """
+    colour = new_colour(config, run.generator())
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": [colour.encoding.table], "lr": config.lr_grid},
+            {"params": colour.colour_head.parameters(), "lr": config.lr_heads},
+        ],
+        betas=(0.9, 0.99),
+        eps=1e-15,
+        weight_decay=0.0,
+    )
+    if run.checkpoint is None or not run.checkpoint.exists():
+        fit_colours(colour, mesh, initial, config, run.generator(-2))
+    topology, normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    for step in run.steps(config.steps, colour=colour, optimiser=optimiser):
+        fraction, generator = step / config.steps, run.generator(step)
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * piecewise_linear(fraction, config.lr_decay)
+        if step % 2 == 0:
+            size = config.reference_size
+            render = render_mesh(mesh, colour, supervision.camera, size, topology=topology, normals=normals)
+            targets = supervision.targets(size)
+            inside = losses.erode(targets.mask & (render.opacity > 0.99), 3)
+            white = targets.rgba[..., :3] + 1.0 - targets.rgba[..., 3:]
+            loss = config.reference_weight * losses.masked_l1(render.over(1.0), white, inside)
+        else:
+            size = config.render_size
+            cameras = supervision.novel_views(config.guidance, step // 2, fraction, generator)
+            render = render_mesh(mesh, colour, cameras, size, topology=topology, normals=normals)
+            loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if step % 20 == 0:
+            run.keep_if_healthy(step, bool(torch.isfinite(loss)), reason="a loss is not a number")
+    return Texture(colour)
+
+
+def new_colour(config: TextureConfig, generator: torch.Generator) -> ColourField:
+    """An untrained colour field, finer than the geometry's."""
+    layout = HashGridLayout(
+        levels=config.hash_grid.levels,
+        base_resolution=config.hash_grid.base_resolution,
+        growth=config.hash_grid.growth,
+        log2_table_size=config.hash_grid.log2_table_size,
+    )
+    return ColourField(layout, hidden=config.hash_grid.hidden, generator=generator)
+
+
+def fit_colours(
+    colour: ColourField,
+    mesh: Mesh,
+    initial: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]],
+    config: TextureConfig,
+    generator: torch.Generator,
+) -> None:
+    """Starts from the geometry stage's colours: regression on random surface points."""
+    optimiser = torch.optim.Adam(colour.parameters(), lr=1e-2, betas=(0.9, 0.99))
+    corners = mesh.vertices[mesh.faces]
+    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    for _ in range(config.fit_steps):
+        chosen = torch.multinomial(areas, config.fit_batch, replacement=True, generator=generator)
+        share = torch.rand(config.fit_batch, 2, generator=generator)
+        share = torch.where(share.sum(1, keepdim=True) > 1.0, 1.0 - share, share)
+        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1)
+        x = (weights[..., None] * corners[chosen]).sum(dim=1)
+        with torch.no_grad():
+            target = initial(x)
+        loss = torch.nn.functional.mse_loss(colour(x), target)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
