@@ -15,11 +15,11 @@ import time
 import numpy as np
 import torch
 
-from dreamcraft3d.export.bake import bake, dilate
-from dreamcraft3d.export.clean import clean
+from dreamcraft3d.export.baking import bake, dilate
+from dreamcraft3d.export.cleaning import clean
 from dreamcraft3d.export.gltf import write_glb
 from dreamcraft3d.export.mesh import GREY, CleanReport, TexturedMesh, UnwrappedMesh
-from dreamcraft3d.export.unwrap import PADDING, overlap, unwrap
+from dreamcraft3d.export.unwrapping import PADDING, overlap, unwrap
 from dreamcraft3d.functional.mesh import Mesh
 
 __all__ = [

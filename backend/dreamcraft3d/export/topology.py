@@ -195,6 +195,32 @@ def split_pinches(vertices: Vertices, faces: Faces, *, nudge: float = 0.05) -> t
     return split, result
 
 
+def split_doubled_edges(vertices: Vertices, faces: Faces, *, nudge: float = 0.05) -> tuple[Vertices, Faces]:
+    """Where one fan passes twice along the same two vertices, the second passage gets a vertex in the middle.
+
+    `split_pinches` cannot part these, because both passages belong to one fan. One edge per face and call.
+    """
+    edges = half_edges(faces)
+    partner = pair_half_edges(vertices, faces)
+    forward = np.flatnonzero((partner >= 0) & (edges[:, 0] < edges[:, 1]))
+    _, first = np.unique(_keys(edges[forward]), return_index=True)
+    busy = np.zeros(len(faces), dtype=bool)
+    new_vertices, new_faces = [vertices], [faces]
+    count = len(vertices)
+    for h in np.delete(forward, first).tolist():
+        f, g = h // 3, int(partner[h]) // 3
+        if busy[f] or busy[g]:
+            continue
+        busy[[f, g]] = True
+        (a, b), c, d = edges[h], faces[f, (h % 3 + 2) % 3], faces[g, (int(partner[h]) % 3 + 2) % 3]
+        middle = 0.5 * (vertices[a] + vertices[b])
+        new_vertices.append((middle + nudge * (0.5 * (vertices[c] + vertices[d]) - middle))[None])
+        new_faces.append(np.array([[a, count, c], [count, b, c], [b, count, d], [count, a, d]]))
+        count += 1
+    new_faces[0] = faces[~busy]
+    return np.concatenate(new_vertices), np.concatenate(new_faces)
+
+
 def fill_holes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, int]:
     """Closes every boundary loop: a triangle for three edges, else a fan around the loop's centre. Needs `split_pinches` before."""
     edges = half_edges(faces)
@@ -231,6 +257,7 @@ def close(vertices: Vertices, faces: Faces, *, rounds: int = 8) -> tuple[Vertice
         vertices, faces = compact(vertices, cancel_duplicates(faces))
         if len(faces) == 0 or is_manifold(faces):
             break
+        vertices, faces = split_doubled_edges(*split_pinches(vertices, faces))
         vertices, faces = split_pinches(vertices, faces)
         vertices, faces, holes = fill_holes(vertices, faces)
         total += holes

@@ -100,23 +100,23 @@ def winding_number(points: Vertices, vertices: Vertices, faces: Faces) -> NDArra
     return result
 
 
-def decimate(vertices: Vertices, faces: Faces, target_faces: int) -> tuple[Vertices, Faces]:
+def decimate(vertices: Vertices, faces: Faces, target_faces: int, *, tolerance: float = 0.1) -> tuple[Vertices, Faces]:
     """Quadric-error decimation to `target_faces`, repaired and checked; the budget is loosened until the result is sound.
 
-    Sound means: closed, manifold, as many components as before, and each one's volume positive.
+    Collapsing an edge may pinch a thin place off or turn a sliver over, so the result is closed again, and crumbs and pockets
+    that came off are dropped. Sound means: closed, manifold, and the volume within a share of `tolerance` of what it was.
     """
     if len(faces) <= target_faces:
         return vertices, faces
-    parts = int(topology.components(faces).max()) + 1
-    budget = target_faces
+    volume, budget = _volumes(vertices, faces).sum(), target_faces
     while budget < len(faces):
         v, f = fast_simplification.simplify(vertices.astype(np.float32), faces.astype(np.int32), target_count=budget)
         v, f, _ = topology.close(v.astype(np.float64), f.astype(np.int64))
-        if len(f) and topology.is_manifold(f):
-            f, _ = drop_small(v, f, 1e-3)
-            v, f = topology.compact(v, f)
-            if int(topology.components(f).max()) + 1 == parts and _volumes(v, f).min() > 0:
-                return v, f
+        f, _ = drop_small(v, f, 0.005)
+        f = f[(_volumes(v, f) > 0)[topology.components(f)]]
+        v, f = topology.compact(v, f)
+        if topology.is_manifold(f) and abs(_volumes(v, f).sum() - volume) <= tolerance * abs(volume):
+            return v, f
         log.warning("decimation to %d faces broke the surface; trying %d", budget, int(1.5 * budget) + 4)
         budget = int(1.5 * budget) + 4
     return vertices, faces
