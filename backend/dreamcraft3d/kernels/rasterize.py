@@ -9,10 +9,7 @@ bitwise reproducible. On CUDA the order of the atomic additions of the gradients
 `reference/rasterize.py` is the slow torch twin.
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import torch
@@ -20,10 +17,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dreamcraft3d.kernels import bands
+from dreamcraft3d.kernels.bands import as_warp
+from dreamcraft3d.kernels.dispatch import launch
 from dreamcraft3d.kernels.rasterize_source import EMPTY, raster_kernels
 from dreamcraft3d.kernels.silhouette_source import silhouette_kernels
-
-BANDS = 2  # of image rows on the CPU
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,11 @@ def edge_topology(faces: Int[Tensor, "F 3"], vertex_count: int | None = None) ->
     count = vertex_count or (int(faces.max()) + 1 if len(faces) else 0)
     valence, head = corners.new_zeros(count), corners.new_full((count,), -1)
     following, neighbours = torch.empty_like(corners), torch.empty_like(corners)
-    f, v, h, n = _vec(corners), _vec(valence, 1), _vec(head, 1), _vec(following.view(-1), 1)
+    f, v, h, n = as_warp(corners), as_warp(valence, 1), as_warp(head, 1), as_warp(following.view(-1), 1)
     kernels = silhouette_kernels()
-    _launch(kernels.count, (len(faces),), [f, v])
-    _launch(kernels.link, (len(faces),), [f, v, h, n])
-    _launch(kernels.match, (len(faces),), [f, v, h, n, _vec(neighbours, 1)])
+    launch(kernels.count, (len(faces),), [f, v])
+    launch(kernels.link, (len(faces),), [f, v, h, n])
+    launch(kernels.match, (len(faces),), [f, v, h, n, as_warp(neighbours, 1)])
     return EdgeTopology(neighbours)
 
 
@@ -116,7 +114,8 @@ def antialias(
     near = tau < 0.5
     target, source = torch.where(near, pixels, others), torch.where(near, others, pixels)
     flat = image.reshape(-1, image.shape[-1])
-    blend = (tau - 0.5).abs()[:, None] * (flat.index_select(0, source) - flat.index_select(0, target))
+    amount = torch.where(near, 0.5 - tau, tau - 0.5)[:, None]  # not abs(): its gradient vanishes at an edge halfway
+    blend = amount * (flat.index_select(0, source) - flat.index_select(0, target))
     return flat.index_add(0, target, blend).reshape(image.shape)
 
 
@@ -126,13 +125,15 @@ def _silhouette_pairs(
     """Per pixel pair with a silhouette edge between: flat index of the nearer pixel, of the other, edge ends (K 2), direction."""
     views, height, width = raster.face_ids.shape
     corners, found = faces.int().contiguous(), faces.new_empty((2, views, height, width), dtype=torch.int32)
-    c, f, n, out = _vec(clip), _vec(corners), _vec(topology.neighbours, 1), _vec(found, 1)
-    ids, uv = _vec(raster.face_ids.contiguous(), 1), _vec(raster.barycentrics.detach().contiguous())
+    c, f, n, out = as_warp(clip), as_warp(corners), as_warp(topology.neighbours, 1), as_warp(found, 1)
+    ids, uv = as_warp(raster.face_ids.contiguous(), 1), as_warp(raster.barycentrics.detach().contiguous())
 
-    def band(_: int, row: int, rows: int) -> None:
-        _launch(silhouette_kernels().find_silhouettes, (views, rows, width), [c, f, row, n, ids, uv, out])
+    kernels = bands.loaded(silhouette_kernels(), clip.device)
 
-    _over_bands(clip, height, band)
+    def band(row: int, rows: int) -> None:
+        launch(kernels.find_silhouettes, (views, rows, width), [c, f, row, n, ids, uv, out])
+
+    bands.over_rows(clip.device, height, band)
     flat = found.view(-1)
     where = torch.nonzero(flat >= 0).squeeze(1)
     code = flat[where].long()
@@ -167,17 +168,17 @@ def _crossing_fraction(
 class _Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, clip: Tensor, faces: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-        kernels, views = raster_kernels(), len(clip)
+        kernels, views = bands.loaded(raster_kernels(), clip.device), len(clip)
         zbuffer = torch.full((views, height, width), EMPTY, dtype=torch.int64, device=clip.device)
         face_ids = torch.empty_like(zbuffer)
         barycentrics = clip.new_empty(views, height, width, 2)
-        c, f, z, ids, uv = _vec(clip), _vec(faces), _vec(zbuffer, 1), _vec(face_ids, 1), _vec(barycentrics)
+        c, f, z, ids, uv = as_warp(clip), as_warp(faces), as_warp(zbuffer, 1), as_warp(face_ids, 1), as_warp(barycentrics)
 
-        def band(_: int, row: int, rows: int) -> None:
-            _launch(kernels.draw, (views, len(faces)), [c, f, row, rows, z])
-            _launch(kernels.resolve, (views, rows, width), [c, f, row, z, ids, uv])
+        def band(row: int, rows: int) -> None:
+            launch(kernels.draw, (views, len(faces)), [c, f, row, rows, z])
+            launch(kernels.resolve, (views, rows, width), [c, f, row, z, ids, uv])
 
-        _over_bands(clip, height, band)
+        bands.over_rows(clip.device, height, band)
         ctx.save_for_backward(clip, faces, face_ids, barycentrics)
         ctx.mark_non_differentiable(face_ids)
         return face_ids, barycentrics
@@ -187,14 +188,14 @@ class _Rasterize(torch.autograd.Function):
     def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
         clip, faces, face_ids, barycentrics = ctx.saved_tensors
         views, height, width = face_ids.shape
-        grad_clip = clip.new_zeros(_bands(clip), *clip.shape)
-        arrays = [_vec(face_ids, 1), _vec(barycentrics), _vec(grad.contiguous())]
-        c, f, out = _vec(clip), _vec(faces), [_vec(buffer) for buffer in grad_clip]
+        grad_clip = bands.gradient_buffers(clip)
+        arrays = [as_warp(face_ids, 1), as_warp(barycentrics), as_warp(grad.contiguous())]
+        c, f, out = as_warp(clip), as_warp(faces), [as_warp(buffer) for buffer in grad_clip]
 
         def band(index: int, row: int, rows: int) -> None:
-            _launch(raster_kernels().resolve_backward, (views, rows, width), [c, f, row, *arrays, out[index]])
+            launch(raster_kernels().resolve_backward, (views, rows, width), [c, f, row, *arrays, out[index]])
 
-        _over_bands(clip, height, band)
+        bands.over_gradient_bands(clip.device, height, band)
         return grad_clip.sum(0), None, None, None
 
 
@@ -203,12 +204,14 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx: Any, attributes: Tensor, barycentrics: Tensor, face_ids: Tensor, faces: Tensor) -> Tensor:
         views, height, width = face_ids.shape
         image = attributes.new_zeros(views, height, width, attributes.shape[-1])
-        a, f, ids, uv, out = _vec(attributes, 1), _vec(faces), _vec(face_ids, 1), _vec(barycentrics), _vec(image, 1)
+        a, f, ids, uv, out = as_warp(attributes, 1), as_warp(faces), as_warp(face_ids, 1), as_warp(barycentrics), as_warp(image, 1)
 
-        def band(_: int, row: int, rows: int) -> None:
-            _launch(raster_kernels().interpolate, (views, rows, width), [a, f, row, ids, uv, out])
+        kernels = bands.loaded(raster_kernels(), image.device)
 
-        _over_bands(attributes, height, band)
+        def band(row: int, rows: int) -> None:
+            launch(kernels.interpolate, (views, rows, width), [a, f, row, ids, uv, out])
+
+        bands.over_rows(image.device, height, band)
         ctx.save_for_backward(attributes, barycentrics, face_ids, faces)
         return image
 
@@ -217,51 +220,14 @@ class _Interpolate(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         attributes, barycentrics, face_ids, faces = ctx.saved_tensors
         views, height, width = face_ids.shape
-        grad_attributes = attributes.new_zeros(_bands(attributes), *attributes.shape)
+        grad_attributes = bands.gradient_buffers(attributes)
         grad_barycentrics = torch.zeros_like(barycentrics)
-        a, f, ids, uv = _vec(attributes, 1), _vec(faces), _vec(face_ids, 1), _vec(barycentrics)
-        g, out, grad_uv = _vec(grad.contiguous(), 1), [_vec(buffer, 1) for buffer in grad_attributes], _vec(grad_barycentrics)
+        a, f, ids, uv = as_warp(attributes, 1), as_warp(faces), as_warp(face_ids, 1), as_warp(barycentrics)
+        g, out, grad_uv = as_warp(grad.contiguous(), 1), [as_warp(buffer, 1) for buffer in grad_attributes], as_warp(grad_barycentrics)
 
         def band(index: int, row: int, rows: int) -> None:
             inputs = [a, f, row, ids, uv, g, out[index], grad_uv]
-            _launch(raster_kernels().interpolate_backward, (views, rows, width), inputs)
+            launch(raster_kernels().interpolate_backward, (views, rows, width), inputs)
 
-        _over_bands(attributes, height, band)
+        bands.over_gradient_bands(attributes.device, height, band)
         return grad_attributes.sum(0), grad_barycentrics, None, None
-
-
-def _vec(tensor: Tensor, width: int | None = None) -> Any:
-    """A Warp view of a contiguous tensor; the last axis becomes a vector of that width (1 = stays an axis)."""
-    import warp as wp
-
-    wp.init()
-    width = tensor.shape[-1] if width is None else width
-    scalar = {torch.float32: wp.float32, torch.int32: wp.int32, torch.int64: wp.int64}[tensor.dtype]
-    vectors = {2: wp.vec2, 3: wp.vec3i if scalar is wp.int32 else wp.vec3, 4: wp.vec4, 1: scalar}
-    return wp.from_torch(tensor.detach(), dtype=vectors[width], requires_grad=False)
-
-
-def _launch(kernel: Any, dim: tuple[int, ...], inputs: list[Any]) -> None:
-    import warp as wp
-
-    wp.launch(kernel, dim=dim, inputs=inputs, device=inputs[0].device, record_tape=False)
-
-
-def _bands(tensor: Tensor) -> int:
-    return BANDS if tensor.device.type == "cpu" else 1
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(BANDS, thread_name_prefix="raster")
-
-
-def _over_bands(tensor: Tensor, height: int, body: Callable[[int, int, int], None]) -> None:
-    """Call body(index, first row, rows) for each band of rows, on the CPU in parallel."""
-    count = _bands(tensor)
-    edges = [height * k // count for k in range(count + 1)]
-    jobs = [(k, edges[k], edges[k + 1] - edges[k]) for k in range(count)]
-    if count == 1:
-        body(*jobs[0])
-    else:
-        list(_pool().map(lambda job: body(*job), jobs))

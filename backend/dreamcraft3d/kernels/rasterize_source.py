@@ -12,16 +12,15 @@ Every kernel takes a band of image rows [row, row + launch rows), so that a CPU 
 from functools import cache
 from types import SimpleNamespace
 
+from dreamcraft3d.kernels.dispatch import warp
+
 EMPTY = 0x7FFFFFFFFFFFFFFF  # z-buffer value of a pixel that no triangle covers
 
 
 @cache
 def raster_kernels() -> SimpleNamespace:
     """Compile (on first use; cached on disk) and return the kernels by name."""
-    import warp as wp
-
-    wp.config.quiet = True
-    wp.init()
+    wp = warp()
 
     @wp.func
     def drawable(p: wp.vec4):

@@ -11,16 +11,15 @@ it and walks along the segment from face to face across shared edges, until it m
 from functools import cache
 from types import SimpleNamespace
 
+from dreamcraft3d.kernels.dispatch import warp
+
 MAX_STEPS = 200  # faces between two neighbouring pixel centres; reached only by meshes far finer than the image
 
 
 @cache
 def silhouette_kernels() -> SimpleNamespace:
     """Compile (on first use; cached on disk) and return the kernels by name."""
-    import warp as wp
-
-    wp.config.quiet = True
-    wp.init()
+    wp = warp()
 
     @wp.func
     def owner(a: int, b: int, valence: wp.array(dtype=int)):

@@ -1,0 +1,164 @@
+"""Distances to a triangle mesh, its nearest points, and rays cast at it: Warp's bounding volume hierarchy behind torch.
+
+Inside is where the generalised winding number exceeds 1/2, so open, overlapping or slightly broken meshes still get a sensible
+sign: negative inside, positive outside. Nothing here is differentiable. Faces with a corner that is not finite are ignored.
+One hierarchy serves many queries: keep a `MeshQuery` where the mesh stays; the functions build one for a single use.
+"""
+
+from functools import cache
+from types import SimpleNamespace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamcraft3d.kernels.bands import as_warp, loaded
+from dreamcraft3d.kernels.dispatch import in_ranges, launch, warp
+
+FAR = 1.0e6  # largest distance that a query looks at
+
+
+class MeshQuery:
+    """A mesh prepared for queries.
+
+    Raises:
+        ValueError: the mesh has no (finite) face.
+    """
+
+    def __init__(self, vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> None:
+        points = vertices.detach().float().contiguous()
+        usable = torch.isfinite(points).all(-1)[faces].all(-1)
+        if not bool(usable.any()):
+            raise ValueError("a mesh without faces has no distances")
+        self._numbers = torch.nonzero(usable).squeeze(1)
+        self._points = torch.nan_to_num(points, nan=0.0, posinf=0.0, neginf=0.0)
+        self._indices = faces[usable].int().reshape(-1).contiguous()
+        arrays = as_warp(self._points), as_warp(self._indices, 1)
+        self._mesh = warp().Mesh(*arrays, support_winding_number=True, bvh_leaf_size=4)
+
+    def signed_distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
+        """Distance to the surface, negative inside; inf for points that are not finite."""
+        query, result = points.detach().float().contiguous(), points.new_empty(len(points), dtype=torch.float32)
+        kernels = loaded(_query_kernels(), self._points.device)
+
+        def part(first: int, count: int) -> None:
+            span = slice(first, first + count)
+            inputs = [as_warp(query[span]), self._mesh.id, FAR, as_warp(result[span], 1)]
+            launch(kernels.signed_distance, (count,), inputs)
+
+        in_ranges(query.device, len(query), part)
+        return result
+
+    def closest_points(
+        self, points: Float[Tensor, "N 3"]
+    ) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"], Float[Tensor, "N 3"]]:
+        """The nearest surface point, its face (-1 where the query is not finite) and its barycentrics there."""
+        query = points.detach().float().contiguous()
+        nearest, weights = torch.empty_like(query), torch.empty_like(query)
+        found = torch.empty(len(query), dtype=torch.int32, device=query.device)
+        kernels = loaded(_query_kernels(), self._points.device)
+
+        def part(first: int, count: int) -> None:
+            span = slice(first, first + count)
+            outputs = [as_warp(nearest[span]), as_warp(found[span], 1), as_warp(weights[span])]
+            launch(kernels.closest_points, (count,), [as_warp(query[span]), self._mesh.id, FAR, *outputs])
+
+        in_ranges(query.device, len(query), part)
+        return nearest, self._face_numbers(found), weights
+
+    def cast_rays(
+        self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
+    ) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
+        """First hit origin + t direction, t >= 0, from either side, and its face; t = inf and face -1 where nothing is hit."""
+        starts, along = origins.detach().float().contiguous(), directions.detach().float().contiguous()
+        t = torch.empty(len(starts), device=starts.device)
+        found = torch.empty(len(starts), dtype=torch.int32, device=starts.device)
+        kernels = loaded(_query_kernels(), self._points.device)
+
+        def part(first: int, count: int) -> None:
+            span = slice(first, first + count)
+            inputs = [as_warp(starts[span]), as_warp(along[span]), self._mesh.id, FAR]
+            launch(kernels.cast_rays, (count,), [*inputs, as_warp(t[span], 1), as_warp(found[span], 1)])
+
+        in_ranges(starts.device, len(starts), part)
+        return t, self._face_numbers(found)
+
+    def _face_numbers(self, found: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
+        """Numbers among the usable faces -> numbers among all; -1 stays."""
+        return torch.where(found >= 0, self._numbers[found.clamp_min(0).long()], -1)
+
+
+def signed_distance(
+    points: Float[Tensor, "N 3"], vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]
+) -> Float[Tensor, " N"]:
+    """Distances of points to a mesh, negative inside (see `MeshQuery`)."""
+    return MeshQuery(vertices, faces).signed_distance(points)
+
+
+def closest_points(
+    points: Float[Tensor, "N 3"], vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]
+) -> tuple[Float[Tensor, "N 3"], Int[Tensor, " N"], Float[Tensor, "N 3"]]:
+    """Nearest surface points, their faces and barycentrics (see `MeshQuery`)."""
+    return MeshQuery(vertices, faces).closest_points(points)
+
+
+def cast_rays(
+    origins: Float[Tensor, "N 3"],
+    directions: Float[Tensor, "N 3"],
+    vertices: Float[Tensor, "V 3"],
+    faces: Int[Tensor, "F 3"],
+) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
+    """First hits t (inf = miss) and faces (-1 = miss) of rays (see `MeshQuery`)."""
+    return MeshQuery(vertices, faces).cast_rays(origins, directions)
+
+
+@cache
+def _query_kernels() -> SimpleNamespace:
+    """Compile (on first use; cached on disk) and return the kernels by name."""
+    wp = warp()
+
+    @wp.kernel(enable_backward=False)
+    def signed_distance(
+        points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, distance: wp.array(dtype=float)
+    ):
+        i = wp.tid()
+        point = points[i]
+        distance[i] = wp.inf
+        if wp.isfinite(point):
+            query = wp.mesh_query_point_sign_winding_number(mesh, point, far)
+            if query.result:
+                nearest = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
+                distance[i] = query.sign * wp.length(nearest - point)
+
+    @wp.kernel(enable_backward=False)
+    def closest_points(
+        points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, nearest: wp.array(dtype=wp.vec3),
+        face: wp.array(dtype=int), weights: wp.array(dtype=wp.vec3),
+    ):
+        i = wp.tid()
+        point = points[i]
+        nearest[i] = wp.vec3(wp.nan, wp.nan, wp.nan)
+        weights[i] = wp.vec3(wp.nan, wp.nan, wp.nan)
+        face[i] = -1
+        if wp.isfinite(point):
+            query = wp.mesh_query_point_no_sign(mesh, point, far)
+            if query.result:
+                nearest[i] = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
+                weights[i] = wp.vec3(query.u, query.v, 1.0 - query.u - query.v)
+                face[i] = query.face
+
+    @wp.kernel(enable_backward=False)
+    def cast_rays(
+        origins: wp.array(dtype=wp.vec3), directions: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float,
+        t: wp.array(dtype=float), face: wp.array(dtype=int),
+    ):
+        i = wp.tid()
+        t[i] = wp.inf
+        face[i] = -1
+        if wp.isfinite(origins[i]) and wp.isfinite(directions[i]):
+            query = wp.mesh_query_ray(mesh, origins[i], directions[i], far)
+            if query.result:
+                t[i] = query.t
+                face[i] = query.face
+
+    return SimpleNamespace(signed_distance=signed_distance, closest_points=closest_points, cast_rays=cast_rays)
