@@ -1,0 +1,50 @@
+"""Twin of `kernels/hash_grid.py`: eight gathers per level in plain torch. Letters as there."""
+
+import itertools
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamcraft3d.kernels.hash_grid import PRIMES, HashGridLayout
+
+WORD = 0xFFFFFFFF
+
+
+def hash_encode(
+    points: Float[Tensor, "N 3"],
+    table: Float[Tensor, "E F"],
+    layout: HashGridLayout,
+    *,
+    active_levels: int | None = None,
+) -> Float[Tensor, "N C"]:
+    """Features of points, level-major, in the floating-point type of the inputs."""
+    active = layout.levels if active_levels is None else min(max(active_levels, 0), layout.levels)
+    features = [_encode_level(points, table, layout, level) for level in range(active)]
+    inactive = points.new_zeros(len(points), (layout.levels - active) * layout.features)
+    return torch.cat([*features, inactive], dim=1)
+
+
+def _encode_level(
+    points: Float[Tensor, "N 3"], table: Float[Tensor, "E F"], layout: HashGridLayout, level: int
+) -> Float[Tensor, "N F"]:
+    p = points.clamp(0.0, 1.0) * layout.scales[level] + 0.5
+    cell = p.detach().nan_to_num().floor()
+    w = p - cell + (points - points).detach()
+    result = points.new_zeros(len(points), layout.features)
+    for corner in itertools.product((0, 1), repeat=3):
+        offset = torch.tensor(corner, device=points.device)
+        weight = torch.where(offset.bool(), w, 1.0 - w).prod(dim=1, keepdim=True)
+        result = result + weight * table[_rows(cell.long() + offset, layout, level)]
+    return result
+
+
+def _rows(corner: Int[Tensor, "N 3"], layout: HashGridLayout, level: int) -> Int[Tensor, " N"]:
+    x, y, z = corner.unbind(1)
+    n = layout.resolutions[level]
+    if layout.hashed[level]:
+        index = (x * PRIMES[0] & WORD) ^ (y * PRIMES[1] & WORD) ^ (z * PRIMES[2] & WORD)
+    else:
+        index = x + y * n + z * n * n
+    first, end = layout.offsets[level : level + 2]
+    return first + index % (end - first)
