@@ -63,10 +63,8 @@ def drop_small(vertices: Vertices, faces: Faces, minimum_part: float) -> tuple[F
 
 def face_outward(vertices: Vertices, faces: Faces) -> Faces:
     """Flips each closed component whose signed volume is negative."""
-    labels = topology.components(faces)
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    volume = np.bincount(labels, weights=np.einsum("ij,ij->i", a, np.cross(b, c)))
-    return np.where((volume < 0)[labels][:, None], faces[:, ::-1], faces)
+    inverted = (topology.volumes(vertices, faces) < 0)[topology.components(faces)]
+    return np.where(inverted[:, None], faces[:, ::-1], faces)
 
 
 def drop_hidden(vertices: Vertices, faces: Faces, *, probes: int = 16) -> tuple[Faces, int]:
@@ -108,23 +106,18 @@ def decimate(vertices: Vertices, faces: Faces, target_faces: int, *, tolerance: 
     """
     if len(faces) <= target_faces:
         return vertices, faces
-    volume, budget = _volumes(vertices, faces).sum(), target_faces
+    volume, budget = topology.volumes(vertices, faces).sum(), target_faces
     while budget < len(faces):
         v, f = fast_simplification.simplify(vertices.astype(np.float32), faces.astype(np.int32), target_count=budget)
         v, f, _ = topology.close(v.astype(np.float64), f.astype(np.int64))
         f, _ = drop_small(v, f, 0.005)
-        f = f[(_volumes(v, f) > 0)[topology.components(f)]]
+        f = f[(topology.volumes(v, f) > 0)[topology.components(f)]]
         v, f = topology.compact(v, f)
-        if topology.is_manifold(f) and abs(_volumes(v, f).sum() - volume) <= tolerance * abs(volume):
+        if topology.is_manifold(f) and abs(topology.volumes(v, f).sum() - volume) <= tolerance * abs(volume):
             return v, f
         log.warning("decimation to %d faces broke the surface; trying %d", budget, int(1.5 * budget) + 4)
         budget = int(1.5 * budget) + 4
     return vertices, faces
-
-
-def _volumes(vertices: Vertices, faces: Faces) -> NDArray[np.float64]:
-    a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return np.bincount(topology.components(faces), weights=np.einsum("ij,ij->i", a, np.cross(b, c)))
 
 
 def _diagonal(points: Vertices) -> float:

@@ -82,10 +82,10 @@ def components(faces: Faces) -> NDArray[np.int64]:
     return np.asarray(np.unique(labels[faces[:, 0]], return_inverse=True)[1], dtype=np.int64).reshape(-1)
 
 
-def signed_volume(vertices: Vertices, faces: Faces) -> float:
-    """Sum of det(a, b, c) / 6: positive for a closed surface that faces outward."""
+def volumes(vertices: Vertices, faces: Faces) -> NDArray[np.float64]:
+    """Per component the sum of det(a, b, c) / 6: positive for a closed surface that faces outward."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return float(np.einsum("ij,ij->", a, np.cross(b, c)) / 6.0)
+    return np.bincount(components(faces), weights=np.einsum("ij,ij->i", a, np.cross(b, c)) / 6.0)
 
 
 def face_areas(vertices: Vertices, faces: Faces) -> NDArray[np.float64]:
