@@ -1,0 +1,101 @@
+"""Volume rendering along packed rays: weights from opacities, and weighted sums (method section 5.6).
+
+Samples are packed by ray: ray r owns entries ray_offsets[r] : ray_offsets[r + 1]. Each ray is summed by one thread in order, so
+results are bitwise reproducible on every device. The CUDA path has never run on a GPU in our hands.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dreamcraft3d.kernels import dispatch
+from dreamcraft3d.kernels.compositing_source import compositing_kernels
+
+
+def render_weights(alphas: Float[Tensor, " M"], ray_offsets: Int[Tensor, " R+1"]) -> Float[Tensor, " M"]:
+    """w_i = alpha_i prod_{j<i} (1 - alpha_j) within each ray; differentiable once, also where alpha = 1.
+
+    >>> render_weights(torch.tensor([0.4, 0.8, 0.1, 0.8, 0.1, 0.0, 0.9]), torch.tensor([0, 3, 5, 7]))
+    tensor([0.4000, 0.4800, 0.0120, 0.8000, 0.0200, 0.0000, 0.9000])
+
+    Raises:
+        ValueError: `alphas` is not float32.
+    """
+    _check(alphas)
+    weights: Tensor = _RenderWeights.apply(alphas.contiguous(), ray_offsets.contiguous())
+    return weights
+
+
+def accumulate(
+    weights: Float[Tensor, " M"], values: Float[Tensor, "M C"] | None, ray_offsets: Int[Tensor, " R+1"]
+) -> Float[Tensor, "R C"]:
+    """sum of w_i v_i over each ray; without values the sum of the weights (C = 1). Differentiable once in both.
+
+    >>> accumulate(torch.tensor([0.5, 0.25, 1.0]), None, torch.tensor([0, 2, 2, 3]))
+    tensor([[0.7500],
+            [0.0000],
+            [1.0000]])
+
+    Raises:
+        ValueError: a tensor is not float32.
+    """
+    values = torch.ones_like(weights)[:, None] if values is None else values
+    _check(weights, values)
+    sums: Tensor = _Accumulate.apply(weights.contiguous(), values.contiguous(), ray_offsets.contiguous())
+    return sums
+
+
+class _RenderWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, alphas: Tensor, ray_offsets: Tensor) -> Tensor:
+        weights, transmittance = torch.empty_like(alphas), torch.empty_like(alphas)
+        _by_ray(compositing_kernels().weigh, [alphas, ray_offsets], [weights, transmittance])
+        ctx.save_for_backward(alphas, ray_offsets, transmittance)
+        return weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        alphas, ray_offsets, transmittance = ctx.saved_tensors
+        result = torch.empty_like(alphas)
+        kernel = compositing_kernels().weigh_backward
+        _by_ray(kernel, [alphas, ray_offsets], [transmittance, grad.contiguous(), result])
+        return result, None
+
+
+class _Accumulate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, values: Tensor, ray_offsets: Tensor) -> Tensor:
+        output = values.new_zeros(len(ray_offsets) - 1, values.shape[1])
+        _by_ray(compositing_kernels().gather, [weights, values, ray_offsets], [output])
+        ctx.save_for_backward(weights, values, ray_offsets)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weights, values, ray_offsets = ctx.saved_tensors
+        grad_weights = torch.empty_like(weights) if ctx.needs_input_grad[0] else weights.new_empty(0)
+        grad_values = torch.empty_like(values) if ctx.needs_input_grad[1] else values.new_empty(0, values.shape[1])
+        kernel = compositing_kernels().gather_backward
+        _by_ray(kernel, [weights, values, ray_offsets], [grad.contiguous(), grad_weights, grad_values])
+        return grad_weights if len(grad_weights) else None, grad_values if len(grad_values) else None, None
+
+
+def _by_ray(kernel: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+    """One thread per ray; the offsets come last among the inputs."""
+    before, after = [dispatch.view(t) for t in inputs], [dispatch.view(t) for t in outputs]
+
+    def body(first: int, count: int) -> None:
+        dispatch.launch(kernel, count, [*before, first, *after])
+
+    dispatch.in_ranges(inputs[0].device, len(inputs[-1]) - 1, body)
+
+
+def _check(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"compositing works in float32, got {tensor.dtype}")
