@@ -156,9 +156,8 @@ def test_neighbouring_triangles_leave_no_cracks(seed: int) -> None:
     line = torch.linspace(-1.0, size + 1.0, cells + 1)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), -1)
     points[1:-1, 1:-1] += 0.8 * (torch.rand(cells - 1, cells - 1, 2, generator=generator) - 0.5)
-    points[1:-1, 1:-1] = torch.where(
-        torch.rand(cells - 1, cells - 1, 1, generator=generator) < 0.5, points[1:-1, 1:-1].floor() + 0.5, points[1:-1, 1:-1]
-    )
+    snapped = torch.rand(cells - 1, cells - 1, 1, generator=generator) < 0.5
+    points[1:-1, 1:-1] = torch.where(snapped, points[1:-1, 1:-1].floor() + 0.5, points[1:-1, 1:-1])
     vertices = torch.cat([points.reshape(-1, 2), torch.zeros((cells + 1) ** 2, 1)], -1)
     index = torch.arange((cells + 1) ** 2).reshape(cells + 1, cells + 1)
     a, b, c, d = (x.reshape(-1) for x in (index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]))
@@ -173,7 +172,7 @@ def test_the_nearer_triangle_wins_whatever_the_order() -> None:
     points = torch.tensor([[1, 1, 0.5], [15, 1, 0.5], [1, 15, 0.5], [1, 1, -0.2], [15, 1, -0.2], [1, 15, -0.2]])
     for faces in ([[0, 1, 2], [3, 4, 5]], [[3, 5, 4], [0, 1, 2]]):
         ids = fast.rasterize(screen_clip(points, 16), torch.tensor(faces), 16).face_ids
-        assert set(ids.unique().tolist()) == {-1, faces.index([f for f in faces if 3 in f][0])}
+        assert set(ids.unique().tolist()) == {-1, faces.index(next(f for f in faces if 3 in f))}
 
 
 def test_broken_triangles_are_dropped_and_change_nothing() -> None:
@@ -184,7 +183,8 @@ def test_broken_triangles_are_dropped_and_change_nothing() -> None:
     bad = torch.tensor(
         [
             [0.0, 0.0, 0.0, -1.0], [0.5, 0.0, -2.0, 1.0], [nan, 0.0, 0.0, 1.0], [inf, 0.0, 0.0, 1.0],
-            [0.0, 0.0, 0.0, 0.0], [1e30, 1e30, 0.0, 1.0], [0.1, 0.1, 5.0, 1.0], [0.3, 0.1, 5.0, 1.0], [0.1, 0.4, 5.0, 1.0],
+            [0.0, 0.0, 0.0, 0.0], [1e30, 1e30, 0.0, 1.0], [0.1, 0.1, 5.0, 1.0], [0.3, 0.1, 5.0, 1.0],
+            [0.1, 0.4, 5.0, 1.0],
         ]
     )  # fmt: skip
     start = clip.shape[1]
@@ -246,7 +246,8 @@ def test_antialiased_area_of_a_rectangle(left: float, right: float) -> None:
 
 @pytest.mark.parametrize(("n", "size"), [(8, 64), (24, 64), (24, 24)])
 def test_growing_a_sphere_grows_its_silhouette_by_the_swept_area(n: int, size: int) -> None:
-    """Triangles from many pixels down to a fraction of one: d(sum of the antialiased mask)/d(radius) is the analytic one."""
+    """Triangles from many pixels down to a fraction of one: d(sum of the antialiased mask)/d(radius) is the analytic
+    one."""
     distance, focal = 3.8, 0.5 * size / math.tan(math.radians(10.0))
     mesh, cameras = sphere(n, 1.0), views(4)
     radius = torch.tensor(0.4, requires_grad=True)

@@ -1,7 +1,7 @@
 """Triangle meshes: normals, adjacency, smoothness terms, topology and clean-up (method 5.8).
 
-Faces are counter-clockwise seen from outside. Edge k of a face lies opposite its corner k, from corner k + 1 to corner k + 2.
-Letters: V vertices, F faces, E unique undirected edges.
+Faces are counter-clockwise seen from outside. Edge k of a face lies opposite its corner k, from corner k + 1 to corner
+k + 2. Letters: V vertices, F faces, E unique undirected edges.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,13 @@ class Mesh:
 def face_crosses(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "F 3"]:
     """(p1 - p0) x (p2 - p0): outward, as long as twice the area."""
     p0, p1, p2 = (vertices.index_select(0, faces[:, k]) for k in range(3))
-    return torch.linalg.cross(p1 - p0, p2 - p0)
+    crosses: Tensor = torch.linalg.cross(p1 - p0, p2 - p0)
+    return crosses
 
 
 def face_areas(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, " F"]:
     """Areas, in squared units of the vertices."""
-    return 0.5 * face_crosses(vertices, faces).norm(dim=-1)
+    return 0.5 * torch.linalg.vector_norm(face_crosses(vertices, faces), dim=-1)
 
 
 def face_normals(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "F 3"]:
@@ -138,7 +139,7 @@ def normal_consistency(
 def laplacian(
     vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"], *, edges: Int[Tensor, "E 2"] | None = None
 ) -> Float[Tensor, ""]:
-    """Mean over vertices of ||(L v)_i|| with the uniform graph Laplacian L = D - A (method 5.8); 0 for an empty mesh."""
+    """Mean over vertices of ||(L v)_i||, uniform graph Laplacian L = D - A (method 5.8); 0 for an empty mesh."""
     edges = unique_edges(faces) if edges is None else edges
     if len(edges) == 0:
         return vertices.sum() * 0.0
@@ -151,7 +152,8 @@ def laplacian(
 def signed_volume(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, ""]:
     """Enclosed volume (divergence theorem): positive for a closed mesh with outward faces."""
     p0, p1, p2 = (vertices.index_select(0, faces[:, k]) for k in range(3))
-    return (p0 * torch.linalg.cross(p1, p2)).sum() / 6.0
+    volume: Tensor = (p0 * torch.linalg.cross(p1, p2)).sum() / 6.0
+    return volume
 
 
 def euler_characteristic(faces: Int[Tensor, "F 3"]) -> int:
@@ -190,7 +192,7 @@ def connected_components(faces: Int[Tensor, "F 3"]) -> Int[Tensor, " F"]:
 
 
 def keep_components(mesh: Mesh, *, fraction: float = 0.01) -> Mesh:
-    """Drop components with fewer faces than `fraction` of the largest one's, and the vertices that nothing uses then."""
+    """Drop components with fewer faces than `fraction` of the largest one's, and the vertices they leave unused."""
     labels = connected_components(mesh.faces)
     if len(labels) == 0:
         return mesh
@@ -221,15 +223,19 @@ def boundary_loops(faces: Int[Tensor, "F 3"]) -> list[Int[Tensor, " L"]]:
     loops = []
     while following:
         path = [next(iter(following))]
+        place = {path[0]: 0}
         while path[-1] in following:
             ends = following[path[-1]]
             step = ends.pop()
             if not ends:
                 del following[path[-1]]
-            if step in path:
-                cut = path.index(step)
-                loops.append(torch.tensor(path[cut:], device=faces.device))
-                del path[cut + 1 :]
-            else:
+            cut = place.get(step)
+            if cut is None:
+                place[step] = len(path)
                 path.append(step)
+            else:
+                loops.append(torch.tensor(path[cut:], device=faces.device))
+                for vertex in path[cut + 1 :]:
+                    del place[vertex]
+                del path[cut + 1 :]
     return loops

@@ -1,7 +1,7 @@
 """A tetrahedral grid and marching tetrahedra: the differentiable surface of DMTet (method 5.7).
 
-The signed distance s is positive *outside*. A tet is active if its signs differ; every edge (a, b) of it whose signs differ
-carries one surface vertex at the zero of the linear interpolant,
+The signed distance s is positive *outside*. A tet is active if its signs differ; every edge (a, b) of it whose signs
+differ carries one surface vertex at the zero of the linear interpolant,
 
     v = (q_a s_b - q_b s_a) / (s_b - s_a)
 
@@ -56,13 +56,12 @@ def _is_even(order: tuple[int, ...]) -> bool:
 TRIANGLES = _triangles()
 
 
-def bcc_grid(
-    n: int, *, device: torch.device | str = "cpu"
-) -> tuple[Float[Tensor, "N 3"], Int[Tensor, "T 4"]]:
-    """The body-centred cubic lattice of n^3 cells in [0, 1]^3, cut into 12 n^3 tets of equal volume, positively oriented.
+def bcc_grid(n: int, *, device: torch.device | str = "cpu") -> tuple[Float[Tensor, "N 3"], Int[Tensor, "T 4"]]:
+    """The body-centred cubic lattice of n^3 cells in [0, 1]^3, cut into 12 n^3 equal tets, positively oriented.
 
-    Vertices: (n + 1)^3 cell corners, then n^3 cell centres. Two adjacent centres and each edge of the face between them make
-    a tet; at the boundary a centre and each half of the face do. Edges are sqrt(3)/2 or 1 cells long, half-face diagonals sqrt(2).
+    Vertices: (n + 1)^3 cell corners, then n^3 cell centres. Two adjacent centres and each edge of the face between them
+    make a tet; at the boundary a centre and each half of the face do. Edges are sqrt(3)/2 or 1 cells long, half-face
+    diagonals sqrt(2).
     """
     steps = torch.arange(n + 1, device=device)
     corners = torch.stack(torch.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
@@ -79,11 +78,10 @@ def bcc_grid(
     for axis in range(3):
         unit = torch.eye(3, dtype=torch.int64, device=device)
         along, u, v = unit[axis], unit[(axis + 1) % 3], unit[(axis + 2) % 3]
-        ring = torch.stack([0 * u, u, u + v, v])  # the face at the cell's low side, counter-clockwise seen from its high side
+        ring = torch.stack([0 * u, u, u + v, v])  # the cell's low face, counter-clockwise seen from its high side
         inner = cells[cells[:, axis] > 0]
         face = corner(inner[:, None] + ring)
-        for k in range(4):
-            tets.append(torch.stack([centre(inner - along), face[:, k], face[:, k - 3], centre(inner)], -1))
+        tets += [torch.stack([centre(inner - along), face[:, k], face[:, k - 3], centre(inner)], -1) for k in range(4)]
         low = cells[cells[:, axis] == 0]
         high = cells[cells[:, axis] == n - 1]
         low_face, high_face = corner(low[:, None] + ring), corner(high[:, None] + along + ring)
@@ -96,7 +94,8 @@ def bcc_grid(
 def tet_volumes(positions: Float[Tensor, "N 3"], tets: Int[Tensor, "T 4"]) -> Float[Tensor, " T"]:
     """Signed volumes; positive for (0, x, y, z)."""
     a, b, c, d = (positions[tets[:, k]] for k in range(4))
-    return (torch.linalg.cross(b - a, c - a) * (d - a)).sum(-1) / 6.0
+    volumes: Tensor = (torch.linalg.cross(b - a, c - a) * (d - a)).sum(-1) / 6.0
+    return volumes
 
 
 def marching_tets(positions: Float[Tensor, "N 3"], sdf: Float[Tensor, " N"], tets: Int[Tensor, "T 4"]) -> Mesh:
@@ -114,7 +113,7 @@ def marching_tets(positions: Float[Tensor, "N 3"], sdf: Float[Tensor, " N"], tet
 
 @dataclass(frozen=True)
 class _Band:
-    """The tets near the surface. Exact as long as no vertex outside `safe` has changed its sign since `outside` was taken."""
+    """The tets near the surface: all that matter until an `unsafe` vertex changes its sign from what `outside` says."""
 
     tets: Int[Tensor, "4 C"]
     tet_edges: Int[Tensor, "C 6"]
@@ -123,10 +122,11 @@ class _Band:
 
 
 class TetExtractor:
-    """Marching tets for a grid that stays while its values move: the same mesh as `marching_tets`, several times faster.
+    """Marching tets for a grid that stays while its values move: the mesh of `marching_tets`, several times faster.
 
-    The edges are numbered once. Only tets within two rings of the surface are looked at, and the search starts anew over the
-    whole grid when a vertex further away changes its sign; the result therefore never depends on the history of calls.
+    The edges are numbered once. Only tets within two rings of the surface are looked at, and the search starts anew
+    over the whole grid when a vertex further away changes its sign; the result therefore never depends on the history
+    of calls.
     """
 
     def __init__(self, tets: Int[Tensor, "T 4"], vertex_count: int) -> None:

@@ -1,7 +1,8 @@
-"""Pictures in bands of rows: how the rasteriser's launches share the threads of the CPU without writing to the same place.
+"""Pictures in bands of rows: how the rasteriser's launches share the threads of the CPU without writing to the same
+place.
 
-Scattered gradients go to one buffer per band, and the buffers are added in order; their number never depends on the machine, so
-gradients are bitwise the same on any number of threads.
+Scattered gradients go to one buffer per band, and the buffers are added in order; their number never depends on the
+machine, so gradients are bitwise the same on any number of threads.
 """
 
 from collections.abc import Callable

@@ -1,12 +1,10 @@
 """Distances to a triangle mesh, its nearest points, and rays cast at it: Warp's bounding volume hierarchy behind torch.
 
-Inside is where the generalised winding number exceeds 1/2, so open, overlapping or slightly broken meshes still get a sensible
-sign: negative inside, positive outside. Nothing here is differentiable. Faces with a corner that is not finite are ignored.
-One hierarchy serves many queries: keep a `MeshQuery` where the mesh stays; the functions build one for a single use.
+Inside is where the generalised winding number exceeds 1/2, so open, overlapping or slightly broken meshes still get a
+sensible sign: negative inside, positive outside. Nothing here is differentiable. Faces with a corner that is not finite
+are ignored. One hierarchy serves many queries: keep a `MeshQuery` where the mesh stays; the functions build one for a
+single use.
 """
-
-from functools import cache
-from types import SimpleNamespace
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +12,7 @@ from torch import Tensor
 
 from dreamcraft3d.kernels.bands import as_warp, loaded
 from dreamcraft3d.kernels.dispatch import in_ranges, launch, warp
+from dreamcraft3d.kernels.mesh_query_source import query_kernels
 
 FAR = 1.0e6  # largest distance that a query looks at
 
@@ -39,7 +38,7 @@ class MeshQuery:
     def signed_distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """Distance to the surface, negative inside; inf for points that are not finite."""
         query, result = points.detach().float().contiguous(), points.new_empty(len(points), dtype=torch.float32)
-        kernels = loaded(_query_kernels(), self._points.device)
+        kernels = loaded(query_kernels(), self._points.device)
 
         def part(first: int, count: int) -> None:
             span = slice(first, first + count)
@@ -56,7 +55,7 @@ class MeshQuery:
         query = points.detach().float().contiguous()
         nearest, weights = torch.empty_like(query), torch.empty_like(query)
         found = torch.empty(len(query), dtype=torch.int32, device=query.device)
-        kernels = loaded(_query_kernels(), self._points.device)
+        kernels = loaded(query_kernels(), self._points.device)
 
         def part(first: int, count: int) -> None:
             span = slice(first, first + count)
@@ -69,11 +68,12 @@ class MeshQuery:
     def cast_rays(
         self, origins: Float[Tensor, "N 3"], directions: Float[Tensor, "N 3"]
     ) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
-        """First hit origin + t direction, t >= 0, from either side, and its face; t = inf and face -1 where nothing is hit."""
+        """First hit origin + t direction, t >= 0, from either side, and its face; t = inf and face -1 where nothing is
+        hit."""
         starts, along = origins.detach().float().contiguous(), directions.detach().float().contiguous()
         t = torch.empty(len(starts), device=starts.device)
         found = torch.empty(len(starts), dtype=torch.int32, device=starts.device)
-        kernels = loaded(_query_kernels(), self._points.device)
+        kernels = loaded(query_kernels(), self._points.device)
 
         def part(first: int, count: int) -> None:
             span = slice(first, first + count)
@@ -110,55 +110,3 @@ def cast_rays(
 ) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
     """First hits t (inf = miss) and faces (-1 = miss) of rays (see `MeshQuery`)."""
     return MeshQuery(vertices, faces).cast_rays(origins, directions)
-
-
-@cache
-def _query_kernels() -> SimpleNamespace:
-    """Compile (on first use; cached on disk) and return the kernels by name."""
-    wp = warp()
-
-    @wp.kernel(enable_backward=False)
-    def signed_distance(
-        points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, distance: wp.array(dtype=float)
-    ):
-        i = wp.tid()
-        point = points[i]
-        distance[i] = wp.inf
-        if wp.isfinite(point):
-            query = wp.mesh_query_point_sign_winding_number(mesh, point, far)
-            if query.result:
-                nearest = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
-                distance[i] = query.sign * wp.length(nearest - point)
-
-    @wp.kernel(enable_backward=False)
-    def closest_points(
-        points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, nearest: wp.array(dtype=wp.vec3),
-        face: wp.array(dtype=int), weights: wp.array(dtype=wp.vec3),
-    ):
-        i = wp.tid()
-        point = points[i]
-        nearest[i] = wp.vec3(wp.nan, wp.nan, wp.nan)
-        weights[i] = wp.vec3(wp.nan, wp.nan, wp.nan)
-        face[i] = -1
-        if wp.isfinite(point):
-            query = wp.mesh_query_point_no_sign(mesh, point, far)
-            if query.result:
-                nearest[i] = wp.mesh_eval_position(mesh, query.face, query.u, query.v)
-                weights[i] = wp.vec3(query.u, query.v, 1.0 - query.u - query.v)
-                face[i] = query.face
-
-    @wp.kernel(enable_backward=False)
-    def cast_rays(
-        origins: wp.array(dtype=wp.vec3), directions: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float,
-        t: wp.array(dtype=float), face: wp.array(dtype=int),
-    ):
-        i = wp.tid()
-        t[i] = wp.inf
-        face[i] = -1
-        if wp.isfinite(origins[i]) and wp.isfinite(directions[i]):
-            query = wp.mesh_query_ray(mesh, origins[i], directions[i], far)
-            if query.result:
-                t[i] = query.t
-                face[i] = query.face
-
-    return SimpleNamespace(signed_distance=signed_distance, closest_points=closest_points, cast_rays=cast_rays)

@@ -1,14 +1,16 @@
 """Differentiable rasterisation of triangle meshes: rasterize, interpolate, antialias (method 5.9).
 
-Clip space is OpenGL's (y up, visible depth -w..w); pixel (column i, row j) has its centre at (i + 1/2, j + 1/2) and row 0 is
-the top of the image. Both sides of a triangle are drawn; a triangle with a corner behind the eye, or not finite, is not.
+Clip space is OpenGL's (y up, visible depth -w..w); pixel (column i, row j) has its centre at (i + 1/2, j + 1/2) and row
+0 is the top of the image. Both sides of a triangle are drawn; a triangle with a corner behind the eye, or not finite,
+is not.
 
-The kernels are one Warp source (`rasterize_source.py`) with hand-written gradients. On the CPU a launch is split into bands of
-image rows that run on a small thread pool, each with gradient buffers of its own, so that results, gradients included, are
-bitwise reproducible. On CUDA the order of the atomic additions of the gradients is the hardware's.
+The kernels are one Warp source (`rasterize_source.py`) with hand-written gradients. On the CPU a launch is split into
+bands of image rows that run on a small thread pool, each with gradient buffers of its own, so that results, gradients
+included, are bitwise reproducible. On CUDA the order of the atomic additions of the gradients is the hardware's.
 `reference/rasterize.py` is the slow torch twin.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +32,8 @@ class Raster:
 
     Attributes:
         face_ids: the nearest face, -1 = background.
-        barycentrics: perspective-correct weights (u, v) of the face's corners 0 and 1 (corner 2 has 1 - u - v); differentiable
+        barycentrics: perspective-correct weights (u, v) of the face's corners 0 and 1 (corner 2 has 1 - u - v);
+        differentiable
             with respect to the clip positions. 0 on background.
     """
 
@@ -47,7 +50,9 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
         size: pixels (height, width), or one number for square images.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    face_ids, barycentrics = _Rasterize.apply(clip.float().contiguous(), faces.int().contiguous(), height, width)
+    face_ids, barycentrics = _Rasterize.apply(  # type: ignore[no-untyped-call]
+        clip.float().contiguous(), faces.int().contiguous(), height, width
+    )
     return Raster(face_ids, barycentrics)
 
 
@@ -59,8 +64,9 @@ def interpolate(
     Differentiable in the attributes and, through the barycentrics, in the clip positions.
     """
     batched = attributes if attributes.ndim == 3 else attributes[None]
-    image: Tensor = _Interpolate.apply(
-        batched.float().contiguous(), raster.barycentrics.contiguous(), raster.face_ids.contiguous(), faces.int().contiguous()
+    pixels = raster.barycentrics.contiguous(), raster.face_ids.contiguous()
+    image: Tensor = _Interpolate.apply(  # type: ignore[no-untyped-call]
+        batched.float().contiguous(), *pixels, faces.int().contiguous()
     )
     return image
 
@@ -70,7 +76,8 @@ class EdgeTopology:
     """Which half-edge lies across each half-edge.
 
     Attributes:
-        neighbours: for the edge of face f opposite corner k, the number 3 g + l of the same edge in the other face g (opposite
+        neighbours: for the edge of face f opposite corner k, the number 3 g + l of the same edge in the other face g
+        (opposite
             its corner l); -1 if there is no other face, or more than one.
     """
 
@@ -101,11 +108,11 @@ def antialias(
 ) -> Float[Tensor, "B H W C"]:
     """Blend neighbouring pixels where a silhouette edge passes between their centres (method 5.9).
 
-    If the edge crosses the segment from the nearer surface's pixel P to Q at fraction tau, then for tau < 1/2 P moves towards
-    Q's colour by 1/2 - tau, else Q towards P's by tau - 1/2: an edge that moves changes the picture's sum by the area it
-    sweeps. Steep edges act on horizontal pairs, flat edges on vertical ones, so none counts twice. tau carries the gradient to
-    the clip positions of the edge's ends; the image's own gradient passes through the blend. Stack several images along C
-    rather than call this several times.
+    If the edge crosses the segment from the nearer surface's pixel P to Q at fraction tau, then for tau < 1/2 P moves
+    towards Q's colour by 1/2 - tau, else Q towards P's by tau - 1/2: an edge that moves changes the picture's sum by
+    the area it sweeps. Steep edges act on horizontal pairs, flat edges on vertical ones, so none counts twice. tau
+    carries the gradient to the clip positions of the edge's ends; the image's own gradient passes through the blend.
+    Stack several images along C rather than call this several times.
     """
     clip = clip.float().contiguous()
     topology = topology or edge_topology(faces, clip.shape[1])
@@ -122,7 +129,8 @@ def antialias(
 def _silhouette_pairs(
     raster: Raster, clip: Tensor, faces: Tensor, topology: EdgeTopology
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Per pixel pair with a silhouette edge between: flat index of the nearer pixel, of the other, edge ends (K 2), direction."""
+    """Per pixel pair with a silhouette edge between: flat index of the nearer pixel, of the other, edge ends (K 2),
+    direction."""
     views, height, width = raster.face_ids.shape
     corners, found = faces.int().contiguous(), faces.new_empty((2, views, height, width), dtype=torch.int32)
     c, f, n, out = as_warp(clip), as_warp(corners), as_warp(topology.neighbours, 1), as_warp(found, 1)
@@ -148,9 +156,10 @@ def _silhouette_pairs(
 
 
 def _crossing_fraction(
-    clip: Tensor, ends: Tensor, pixels: Tensor, others: Tensor, direction: Tensor, size: tuple[int, int]
+    clip: Tensor, ends: Tensor, pixels: Tensor, others: Tensor, direction: Tensor, size: Sequence[int]
 ) -> Tensor:
-    """tau of each pair, differentiable in the clip positions; 1/2 (no blending) for edges that the other direction handles."""
+    """tau of each pair, differentiable in the clip positions; 1/2 (no blending) for edges that the other direction
+    handles."""
     height, width = size
     rows = (pixels // (height * width) * clip.shape[1])[:, None] + ends
     corner = clip.reshape(-1, 4).index_select(0, rows.reshape(-1)).reshape(-1, 2, 4)
@@ -172,7 +181,8 @@ class _Rasterize(torch.autograd.Function):
         zbuffer = torch.full((views, height, width), EMPTY, dtype=torch.int64, device=clip.device)
         face_ids = torch.empty_like(zbuffer)
         barycentrics = clip.new_empty(views, height, width, 2)
-        c, f, z, ids, uv = as_warp(clip), as_warp(faces), as_warp(zbuffer, 1), as_warp(face_ids, 1), as_warp(barycentrics)
+        c, f, z = as_warp(clip), as_warp(faces), as_warp(zbuffer, 1)
+        ids, uv = as_warp(face_ids, 1), as_warp(barycentrics)
 
         def band(row: int, rows: int) -> None:
             launch(kernels.draw, (views, len(faces)), [c, f, row, rows, z])
@@ -187,13 +197,13 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
         clip, faces, face_ids, barycentrics = ctx.saved_tensors
-        views, height, width = face_ids.shape
+        kernels, (views, height, width) = raster_kernels(), face_ids.shape
         grad_clip = bands.gradient_buffers(clip)
         arrays = [as_warp(face_ids, 1), as_warp(barycentrics), as_warp(grad.contiguous())]
         c, f, out = as_warp(clip), as_warp(faces), [as_warp(buffer) for buffer in grad_clip]
 
         def band(index: int, row: int, rows: int) -> None:
-            launch(raster_kernels().resolve_backward, (views, rows, width), [c, f, row, *arrays, out[index]])
+            launch(kernels.resolve_backward, (views, rows, width), [c, f, row, *arrays, out[index]])
 
         bands.over_gradient_bands(clip.device, height, band)
         return grad_clip.sum(0), None, None, None
@@ -204,8 +214,8 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx: Any, attributes: Tensor, barycentrics: Tensor, face_ids: Tensor, faces: Tensor) -> Tensor:
         views, height, width = face_ids.shape
         image = attributes.new_zeros(views, height, width, attributes.shape[-1])
-        a, f, ids, uv, out = as_warp(attributes, 1), as_warp(faces), as_warp(face_ids, 1), as_warp(barycentrics), as_warp(image, 1)
-
+        a, f, out = as_warp(attributes, 1), as_warp(faces), as_warp(image, 1)
+        ids, uv = as_warp(face_ids, 1), as_warp(barycentrics)
         kernels = bands.loaded(raster_kernels(), image.device)
 
         def band(row: int, rows: int) -> None:
@@ -219,15 +229,16 @@ class _Interpolate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         attributes, barycentrics, face_ids, faces = ctx.saved_tensors
-        views, height, width = face_ids.shape
+        kernels, (views, height, width) = raster_kernels(), face_ids.shape
         grad_attributes = bands.gradient_buffers(attributes)
         grad_barycentrics = torch.zeros_like(barycentrics)
         a, f, ids, uv = as_warp(attributes, 1), as_warp(faces), as_warp(face_ids, 1), as_warp(barycentrics)
-        g, out, grad_uv = as_warp(grad.contiguous(), 1), [as_warp(buffer, 1) for buffer in grad_attributes], as_warp(grad_barycentrics)
+        g, grad_uv = as_warp(grad.contiguous(), 1), as_warp(grad_barycentrics)
+        out = [as_warp(buffer, 1) for buffer in grad_attributes]
 
         def band(index: int, row: int, rows: int) -> None:
             inputs = [a, f, row, ids, uv, g, out[index], grad_uv]
-            launch(raster_kernels().interpolate_backward, (views, rows, width), inputs)
+            launch(kernels.interpolate_backward, (views, rows, width), inputs)
 
         bands.over_gradient_bands(attributes.device, height, band)
         return grad_attributes.sum(0), grad_barycentrics, None, None

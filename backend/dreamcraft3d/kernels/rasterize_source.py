@@ -1,14 +1,17 @@
 """The Warp source of the rasteriser: one text for CPU and CUDA. `rasterize.py` is its door to torch.
 
 Letters: b view, f face, (x, y) pixel column and row; a screen point is in pixels with y down; an ndc point has y up.
-A triangle's corners in clip space are p0, p1, p2; the perspective-correct barycentrics (u, v, 1 - u - v) of the ndc point
-(X, Y) are the normalised cross products of q_i = (x_i - X w_i, y_i - Y w_i):
+A triangle's corners in clip space are p0, p1, p2; the perspective-correct barycentrics (u, v, 1 - u - v) of the ndc
+point (X, Y) are the normalised cross products of q_i = (x_i - X w_i, y_i - Y w_i):
 
     u ~ q1 x q2,   v ~ q2 x q0,   1 - u - v ~ q0 x q1
 
-Every kernel takes a band of image rows [row, row + launch rows), so that a CPU launch can be split over threads without races.
+Every kernel takes a band of image rows [row, row + launch rows), so that a CPU launch can be split over threads without
+races.
 """
 
+# mypy: disable-error-code="valid-type,no-untyped-def"
+# ruff: noqa: UP018 - in a kernel float(0.0) makes a variable; a bare literal is a constant
 from functools import cache
 from types import SimpleNamespace
 
@@ -185,9 +188,8 @@ def raster_kernels() -> SimpleNamespace:
         w = 1.0 - uv[0] - uv[1]
         a = wp.min(b, attributes.shape[0] - 1)  # one set of attributes may serve all views
         for c in range(attributes.shape[2]):
-            image[b, y, x, c] = (
-                uv[0] * attributes[a, corner[0], c] + uv[1] * attributes[a, corner[1], c] + w * attributes[a, corner[2], c]
-            )
+            first = uv[0] * attributes[a, corner[0], c]
+            image[b, y, x, c] = first + uv[1] * attributes[a, corner[1], c] + w * attributes[a, corner[2], c]
 
     @wp.kernel(enable_backward=False)
     def interpolate_backward(

@@ -1,13 +1,16 @@
 """The Warp source of antialiasing: edge adjacency, and the silhouette edge between two neighbouring pixels.
 
-A *half-edge* 3 f + k is the edge of face f opposite its corner k. Between the centres of two neighbouring pixels, P (nearer
-surface) and Q, screen points have coordinates in pixels (along, across): P = (0, 0), Q = (1, 0). A silhouette edge is one at a
-hole, or one where the next face folds back to the same side of it.
+A *half-edge* 3 f + k is the edge of face f opposite its corner k. Between the centres of two neighbouring pixels, P
+(nearer surface) and Q, screen points have coordinates in pixels (along, across): P = (0, 0), Q = (1, 0). A silhouette
+edge is one at a hole, or one where the next face folds back to the same side of it.
 
-Triangles may be much smaller than a pixel, so the nearer triangle seldom owns the silhouette edge itself: the search starts in
-it and walks along the segment from face to face across shared edges, until it meets a silhouette edge or passes Q.
+Triangles may be much smaller than a pixel, so the nearer triangle seldom owns the silhouette edge itself: the search
+starts in it and walks along the segment from face to face across shared edges, until it meets a silhouette edge or
+passes Q.
 """
 
+# mypy: disable-error-code="valid-type,no-untyped-def"
+# ruff: noqa: UP018, RUF046 - in a kernel int(0) and float(0.0) make variables; a bare literal is a constant
 from functools import cache
 from types import SimpleNamespace
 
@@ -81,7 +84,8 @@ def silhouette_kernels() -> SimpleNamespace:
 
     @wp.func
     def local(p: wp.vec4, x: int, y: int, direction: int, sign: float, width: int, height: int):
-        """Screen point as (along, across) seen from pixel (x, y); direction 0: to the right, 1: downwards; sign -1 reverses."""
+        """Screen point as (along, across) seen from pixel (x, y); direction 0: to the right, 1: downwards; sign -1
+        reverses."""
         right = (0.5 + 0.5 * p[0] / p[3]) * float(width) - (float(x) + 0.5)
         down = (0.5 - 0.5 * p[1] / p[3]) * float(height) - (float(y) + 0.5)
         if direction == 0:

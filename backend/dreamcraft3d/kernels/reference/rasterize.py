@@ -29,7 +29,8 @@ def rasterize(clip: Float[Tensor, "B V 4"], faces: Int[Tensor, "F 3"], size: int
             face_ids[view] = torch.where(wins, number, face_ids[view])
     covered = face_ids >= 0
     corners = _gather(clip, faces, face_ids)
-    safe = torch.where(covered[..., None, None], corners, corners.new_tensor([[0, 0, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1]]))
+    any_triangle = corners.new_tensor([[0, 0, 0, 1], [1, 0, 0, 1], [0, 1, 0, 1]])
+    safe = torch.where(covered[..., None, None], corners, any_triangle)
     weights = _barycentrics(safe, pixels.expand(len(clip), height, width, 2))
     return Raster(face_ids, torch.where(covered[..., None], weights[..., :2], 0.0))
 
@@ -61,13 +62,15 @@ def antialias(
     *,
     topology: EdgeTopology | None = None,
 ) -> Float[Tensor, "B H W C"]:
-    """Every pair of neighbouring pixels in turn (method 5.9): see the function of the same name in `kernels.rasterize`."""
+    """Every pair of neighbouring pixels in turn (method 5.9): see the function of the same name in
+    `kernels.rasterize`."""
     views, height, width, _ = image.shape
     across_edge = (topology or edge_topology(faces)).neighbours.tolist()
     corners, ids = faces.tolist(), raster.face_ids.tolist()
     result = image.clone()
     for b in range(views):
-        depth = interpolate(clip[b, :, 2:].detach(), Raster(raster.face_ids[b : b + 1], raster.barycentrics[b : b + 1]), faces)
+        view = Raster(raster.face_ids[b : b + 1], raster.barycentrics[b : b + 1])
+        depth = interpolate(clip[b, :, 2:].detach(), view, faces)
         depth = torch.where(raster.face_ids[b] >= 0, depth[0, ..., 0] / depth[0, ..., 1], torch.inf)
         for y in range(height):
             for x in range(width):
@@ -86,7 +89,8 @@ def antialias(
                     delta = amount * (image[b, *source] - image[b, *target])
                     place = torch.zeros(height, width, 1, dtype=image.dtype)
                     place[target] = 1.0
-                    result = result + torch.nn.functional.pad((place * delta)[None], (0, 0, 0, 0, 0, 0, b, views - 1 - b))
+                    alone = torch.nn.functional.pad((place * delta)[None], (0, 0, 0, 0, 0, 0, b, views - 1 - b))
+                    result = result + alone
     return result
 
 
@@ -105,7 +109,9 @@ def _barycentrics(corners: Float[Tensor, "*N 3 4"], pixels: Float[Tensor, "*N 2"
     return products / products.sum(-1, keepdim=True)
 
 
-def _gather(values: Float[Tensor, "B V C"], faces: Tensor, face_ids: Int[Tensor, "B H W"]) -> Float[Tensor, "B H W 3 C"]:
+def _gather(
+    values: Float[Tensor, "B V C"], faces: Int[Tensor, "F 3"], face_ids: Int[Tensor, "B H W"]
+) -> Float[Tensor, "B H W 3 C"]:
     """The corners' values of each pixel's face (any face on background)."""
     if len(faces) == 0:
         return values.new_zeros(*face_ids.shape, 3, values.shape[-1])
@@ -126,7 +132,8 @@ def _along_and_across(
 def _silhouette_edge(
     points: Float[Tensor, "V 2"], faces: list[list[int]], across_edge: list[list[int]], face: int
 ) -> tuple[int, int] | None:
-    """Walk from the nearer pixel's face along the segment until an edge of a hole, or a fold; None if the far pixel comes first."""
+    """Walk from the nearer pixel's face along the segment until an edge of a hole, or a fold; None if the far pixel
+    comes first."""
     below = (points[:, 1] < 0).tolist()
     entered = -1
     for _ in range(len(faces)):
