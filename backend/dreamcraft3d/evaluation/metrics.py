@@ -160,21 +160,24 @@ def seen_from_outside(points: Float[Tensor, "N 3"], mesh: Mesh | TexturedMesh) -
     seen = torch.zeros(len(points), dtype=torch.bool)
     cameras = sphere_of_cameras(VISIBILITY_VIEWS)
     for i in range(0, len(cameras), VIEWS_AT_ONCE):
+        hidden = (~seen).nonzero()[:, 0]
+        if len(hidden) == 0:
+            break
         clip = project(vertices, cameras[i : i + VIEWS_AT_ONCE])
         raster = rasterize(clip, mesh.faces.cpu(), VISIBILITY_SIZE)
-        depth = interpolate(clip[..., 3:].contiguous(), raster, mesh.faces.cpu())[..., 0]
+        depth = interpolate(clip[..., 3:].contiguous(), raster, mesh.faces.cpu())[..., 0]  # w is the depth
         depth = torch.where(raster.face_ids >= 0, depth, torch.inf)
-        at = project(points, cameras[i : i + VIEWS_AT_ONCE])
+        at = project(points[hidden], cameras[i : i + VIEWS_AT_ONCE])
         column = ((0.5 + 0.5 * at[..., 0] / at[..., 3]) * VISIBILITY_SIZE).long().clamp(0, VISIBILITY_SIZE - 1)
         row = ((0.5 - 0.5 * at[..., 1] / at[..., 3]) * VISIBILITY_SIZE).long().clamp(0, VISIBILITY_SIZE - 1)
         front = depth.flatten(1).gather(1, row * VISIBILITY_SIZE + column)
-        seen |= (at[..., 3] <= front + VISIBILITY_TOLERANCE).any(0)
+        seen[hidden] = (at[..., 3] <= front + VISIBILITY_TOLERANCE).any(0)
     return seen
 
 
 def sphere_of_cameras(count: int) -> Cameras:
-    """Cameras in the directions of a Fibonacci lattice."""
-    index = torch.arange(count, dtype=torch.float32)
+    """Cameras in the directions of a Fibonacci lattice, in an order that goes all around early."""
+    index = (torch.arange(count) * 29 % count).float()  # no common factor: every direction once
     elevation = torch.asin(1.0 - 2.0 * (index + 0.5) / count)
     azimuth = torch.remainder(index * (math.pi * (3.0 - math.sqrt(5.0))), 2.0 * math.pi)
     return orbit(elevation, azimuth)
