@@ -69,7 +69,7 @@ class _RenderWeights(torch.autograd.Function):
 class _Accumulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, values: Tensor, ray_offsets: Tensor) -> Tensor:
-        output = values.new_zeros(len(ray_offsets) - 1, values.shape[1])
+        output = values.new_empty(len(ray_offsets) - 1, values.shape[1])
         _by_ray(compositing_kernels().gather, [weights, values, ray_offsets], [output])
         ctx.save_for_backward(weights, values, ray_offsets)
         return output

@@ -51,13 +51,14 @@ def compositing_kernels() -> SimpleNamespace:
         weights: wp.array(dtype=wp.float32), values: wp.array2d(dtype=wp.float32), offsets: wp.array(dtype=wp.int64),
         first: int, output: wp.array2d(dtype=wp.float32),
     ):  # fmt: skip
-        """output[r] = sum of w_i v_i over the ray, starting from zeros."""
+        """output[r] = sum of w_i v_i over the ray."""
         r = first + wp.tid()
         channels = values.shape[1]
-        for i in range(int(offsets[r]), int(offsets[r + 1])):
-            w = weights[i]
-            for c in range(channels):
-                output[r, c] = output[r, c] + w * values[i, c]
+        for c in range(channels):
+            total = float(0.0)
+            for i in range(int(offsets[r]), int(offsets[r + 1])):
+                total += weights[i] * values[i, c]
+            output[r, c] = total
 
     @wp.kernel(enable_backward=False, module="unique")
     def gather_backward(

@@ -9,6 +9,7 @@ The CUDA path has never run on a GPU in our hands.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -167,12 +168,13 @@ def _march(
     kernels, rays, device = marching_kernels(), len(origins), origins.device
     vec3 = dispatch.warp().vec3
     o, d, s = dispatch.view(origins, vec3), dispatch.view(directions, vec3), dispatch.view(starts)
-    occupied = dispatch.view(grid.binary.to(device).contiguous().view(torch.uint8))
+    binary = grid.binary.to(device).contiguous()
+    where = [*scalars, dispatch.view(binary.view(torch.uint8)), *_bounds(binary)]
     offsets = torch.zeros(rays + 1, dtype=torch.long, device=device)
     counts = dispatch.view(offsets[1:])
 
     def count(first: int, number: int) -> None:
-        dispatch.launch(kernels.count, number, [o, d, s, *scalars, occupied, limit, first, counts, s])
+        dispatch.launch(kernels.count, number, [o, d, s, *where, limit, first, counts, s])
 
     dispatch.in_ranges(device, rays, count)
     torch.cumsum(offsets[1:], 0, out=offsets[1:])
@@ -181,11 +183,20 @@ def _march(
     at, t, index = dispatch.view(offsets), dispatch.view(t_starts), dispatch.view(ray_indices)
 
     def write(first: int, number: int) -> None:
-        dispatch.launch(kernels.write, number, [o, d, s, *scalars, occupied, first, at, t, index])
+        dispatch.launch(kernels.write, number, [o, d, s, *where, first, at, t, index])
 
     if total:
         dispatch.in_ranges(device, rays, write)
     return t_starts, ray_indices, offsets
+
+
+def _bounds(binary: Bool[Tensor, "X Y Z"]) -> tuple[Any, Any]:
+    """Lowest and highest corner of the occupied cells' bounding box, in cells; empty (high = low) if there are none."""
+    vec3 = dispatch.warp().vec3
+    planes = binary.any(dim=2)
+    hits = [planes.any(dim=1), planes.any(dim=0), binary.any(dim=0).any(dim=0)]
+    cells = [axis.nonzero().squeeze(1).tolist() or [0, -1] for axis in hits]
+    return vec3(*(float(axis[0]) for axis in cells)), vec3(*(float(axis[-1] + 1) for axis in cells))
 
 
 def _placeholder(origins: Tensor, directions: Tensor, near: float) -> Samples:
