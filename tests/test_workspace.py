@@ -156,6 +156,16 @@ def test_lock_is_released(tmp_path):
             pass
 
 
+def test_a_run_that_fails_before_writing_leaves_nothing(tmp_path):
+    with pytest.raises(RuntimeError), Workspace(tmp_path / "a" / "out"):
+        raise RuntimeError
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(RuntimeError), Workspace(tmp_path / "out") as workspace:
+        workspace.write_text("note.txt", "")
+        raise RuntimeError
+    assert (tmp_path / "out" / "note.txt").exists()
+
+
 WRITER = """
 import itertools, sys
 from dreamcraft3d.workspace import Workspace

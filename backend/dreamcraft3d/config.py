@@ -81,7 +81,9 @@ class ReferenceConfig(Record):
     depth_larger: Literal["farther", "nearer"] = "farther"
     """what a larger value of the depth map means"""
     normal: Path | None = None
-    """normal map of the same size as the input: view space, x right, y up, z to the viewer"""
+    """normal map of the same size as the input, in view space"""
+    normal_axes: Literal["opengl", "directx", "omnidata"] = "opengl"
+    """opengl: x right, y up, z to the viewer; directx: y down; omnidata: files of the official preprocessing script"""
 
 
 class ReferenceWeights(Record):

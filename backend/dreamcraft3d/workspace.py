@@ -21,7 +21,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -32,6 +32,8 @@ __all__ = ["Workspace", "atomic_path", "output_error"]
 
 TEMPORARY = ".partial-"
 """Prefix of files that are being written; leftovers of a killed process are removed when the folder is opened."""
+
+LOCK = ".lock"
 
 MIB = 1024 * 1024
 
@@ -80,12 +82,13 @@ class Workspace:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).expanduser().absolute()
         self._lock: IO[bytes] | None = None
+        self._made: list[Path] = []
 
     def __repr__(self) -> str:
         return f"Workspace({str(self.path)!r})"
 
     def __enter__(self) -> Self:
-        self.check_writable()
+        self._made = self.check_writable()
         self._acquire()
         for leftover in self.path.rglob(f"{TEMPORARY}*"):
             with contextlib.suppress(OSError):
@@ -96,11 +99,18 @@ class Workspace:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._release()
+        if error is not None and self._made and [entry.name for entry in self.path.iterdir()] == [LOCK]:
+            with contextlib.suppress(OSError):  # nothing was written: leave nothing behind
+                self.file(LOCK).unlink()
+                _remove_empty(self._made)
 
     # --- before the work --------------------------------------------------------------------------
 
-    def check_writable(self, *, free_mib: int = 64) -> None:
-        """Make the folder and write to it once. Raises ``OutputError``, and then leaves no new folder behind."""
+    def check_writable(self, *, free_mib: int = 64) -> list[Path]:
+        """Make the folder and write to it once; returns the folders that were new, the innermost first.
+
+        Raises ``OutputError``, and then leaves no new folder behind.
+        """
         made = [folder for folder in (self.path, *self.path.parents) if not _exists(folder)]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -112,10 +122,9 @@ class Workspace:
                 message = f"Only {free // MIB} MiB are free on the disk of {self.path}; a run needs {free_mib} MiB."
                 raise OutputError(message, "Free some space or choose another --out folder.")
         except (OSError, OutputError) as error:
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            _remove_empty(made)
             raise error if isinstance(error, OutputError) else output_error(error, self.path) from error
+        return made
 
     # --- writing ----------------------------------------------------------------------------------
 
@@ -186,7 +195,7 @@ class Workspace:
     # --- one process at a time --------------------------------------------------------------------
 
     def _acquire(self) -> None:
-        path = self.file(".lock")
+        path = self.file(LOCK)
         try:
             lock = path.open("a+b")
         except OSError as error:
@@ -209,6 +218,12 @@ class Workspace:
             # The operating system drops the lock. The file stays: removing it would race with a newcomer.
             self._lock.close()
             self._lock = None
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _try_lock(lock: IO[bytes]) -> bool:
