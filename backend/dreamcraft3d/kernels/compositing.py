@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dreamcraft3d.kernels import dispatch
-from dreamcraft3d.kernels.compositing_source import compositing_kernels
+from dreamcraft3d.kernels.compositing_source import compositing_kernels, sum_kernels
 
 
 def render_weights(alphas: Float[Tensor, " M"], ray_offsets: Int[Tensor, " R+1"]) -> Float[Tensor, " M"]:
@@ -52,7 +52,8 @@ class _RenderWeights(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, alphas: Tensor, ray_offsets: Tensor) -> Tensor:
         weights, transmittance = torch.empty_like(alphas), torch.empty_like(alphas)
-        _by_ray(compositing_kernels().weigh, [alphas, ray_offsets], [weights, transmittance])
+        before, after = _arrays(alphas, ray_offsets), _arrays(weights, transmittance)
+        _by_ray(compositing_kernels().weigh, ray_offsets, before, after)
         ctx.save_for_backward(alphas, ray_offsets, transmittance)
         return weights
 
@@ -61,16 +62,18 @@ class _RenderWeights(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         alphas, ray_offsets, transmittance = ctx.saved_tensors
         result = torch.empty_like(alphas)
-        kernel = compositing_kernels().weigh_backward
-        _by_ray(kernel, [alphas, ray_offsets], [transmittance, grad.contiguous(), result])
+        before, after = _arrays(alphas, ray_offsets), _arrays(transmittance, grad.contiguous(), result)
+        _by_ray(compositing_kernels().weigh_backward, ray_offsets, before, after)
         return result, None
 
 
 class _Accumulate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, values: Tensor, ray_offsets: Tensor) -> Tensor:
+        kernels, vector = sum_kernels(values.shape[1]), sum_kernels(values.shape[1]).vector
         output = values.new_empty(len(ray_offsets) - 1, values.shape[1])
-        _by_ray(compositing_kernels().gather, [weights, values, ray_offsets], [output])
+        w, at, v, out = *_arrays(weights, ray_offsets), *_arrays(values, output, dtype=vector)
+        _by_ray(kernels.gather, ray_offsets, [w, v, at], [out])
         ctx.save_for_backward(weights, values, ray_offsets)
         return output
 
@@ -78,21 +81,28 @@ class _Accumulate(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         weights, values, ray_offsets = ctx.saved_tensors
-        grad_weights = torch.empty_like(weights) if ctx.needs_input_grad[0] else weights.new_empty(0)
-        grad_values = torch.empty_like(values) if ctx.needs_input_grad[1] else values.new_empty(0, values.shape[1])
-        kernel = compositing_kernels().gather_backward
-        _by_ray(kernel, [weights, values, ray_offsets], [grad.contiguous(), grad_weights, grad_values])
-        return grad_weights if len(grad_weights) else None, grad_values if len(grad_values) else None, None
+        kernels, vector = sum_kernels(values.shape[1]), sum_kernels(values.shape[1]).vector
+        grad_weights = torch.empty_like(weights) if ctx.needs_input_grad[0] else None
+        grad_values = torch.empty_like(values) if ctx.needs_input_grad[1] else None
+        w, at, v, g = *_arrays(weights, ray_offsets), *_arrays(values, grad.contiguous(), dtype=vector)
+        if grad_weights is not None:
+            _by_ray(kernels.grade_weights, ray_offsets, [v, at], [g, *_arrays(grad_weights)])
+        if grad_values is not None:
+            _by_ray(kernels.grade_values, ray_offsets, [w, at], [g, *_arrays(grad_values, dtype=vector)])
+        return grad_weights, grad_values, None
 
 
-def _by_ray(kernel: Any, inputs: list[Tensor], outputs: list[Tensor]) -> None:
-    """One thread per ray; the offsets come last among the inputs."""
-    before, after = [dispatch.view(t) for t in inputs], [dispatch.view(t) for t in outputs]
+def _arrays(*tensors: Tensor, dtype: Any = None) -> list[Any]:
+    return [dispatch.view(tensor, dtype) for tensor in tensors]
+
+
+def _by_ray(kernel: Any, ray_offsets: Tensor, before: list[Any], after: list[Any]) -> None:
+    """One thread per ray; every kernel takes the number of its first ray between two groups of arrays."""
 
     def body(first: int, count: int) -> None:
         dispatch.launch(kernel, count, [*before, first, *after])
 
-    dispatch.in_ranges(inputs[0].device, len(inputs[-1]) - 1, body)
+    dispatch.in_ranges(ray_offsets.device, len(ray_offsets) - 1, body)
 
 
 def _check(*tensors: Tensor) -> None:

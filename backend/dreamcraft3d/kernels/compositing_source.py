@@ -5,13 +5,14 @@ Letters: alpha opacity of a segment, T transmittance in front of it, w = T alpha
 
 from functools import cache
 from types import SimpleNamespace
+from typing import Any
 
 from dreamcraft3d.kernels.dispatch import warp
 
 
 @cache
 def compositing_kernels() -> SimpleNamespace:
-    """Kernels of weights and sums along rays, with their gradients."""
+    """Kernels of the weights along rays, with their gradient."""
     wp = warp()
 
     @wp.kernel(enable_backward=False, module="unique")
@@ -46,36 +47,47 @@ def compositing_kernels() -> SimpleNamespace:
             result[i] = transmittance[i] * (g - B)
             B = g * a + (1.0 - a) * B
 
+    return SimpleNamespace(weigh=weigh, weigh_backward=weigh_backward)
+
+
+@cache
+def sum_kernels(channels: int) -> SimpleNamespace:
+    """Kernels of sums of values with so many channels; each compiles on its first launch and is then cached on disk."""
+    wp = warp()
+    vector: Any = wp.types.vector(length=channels, dtype=wp.float32)
+
     @wp.kernel(enable_backward=False, module="unique")
     def gather(
-        weights: wp.array(dtype=wp.float32), values: wp.array2d(dtype=wp.float32), offsets: wp.array(dtype=wp.int64),
-        first: int, output: wp.array2d(dtype=wp.float32),
+        weights: wp.array(dtype=wp.float32), values: wp.array(dtype=vector), offsets: wp.array(dtype=wp.int64), first: int,
+        output: wp.array(dtype=vector),
     ):  # fmt: skip
         """output[r] = sum of w_i v_i over the ray."""
         r = first + wp.tid()
-        channels = values.shape[1]
-        for c in range(channels):
-            total = float(0.0)
-            for i in range(int(offsets[r]), int(offsets[r + 1])):
-                total += weights[i] * values[i, c]
-            output[r, c] = total
+        total = vector()
+        for i in range(int(offsets[r]), int(offsets[r + 1])):
+            total += values[i] * weights[i]
+        output[r] = total
 
     @wp.kernel(enable_backward=False, module="unique")
-    def gather_backward(
-        weights: wp.array(dtype=wp.float32), values: wp.array2d(dtype=wp.float32), offsets: wp.array(dtype=wp.int64),
-        first: int, grad: wp.array2d(dtype=wp.float32), grad_weights: wp.array(dtype=wp.float32),
-        grad_values: wp.array2d(dtype=wp.float32),
+    def grade_weights(
+        values: wp.array(dtype=vector), offsets: wp.array(dtype=wp.int64), first: int, grad: wp.array(dtype=vector),
+        result: wp.array(dtype=wp.float32),
     ):  # fmt: skip
-        """grad w_i = v_i . grad_r and grad v_i = w_i grad_r; a result of no rows is not wanted."""
+        """d loss / d w_i = v_i . grad_r."""
         r = first + wp.tid()
-        channels = values.shape[1]
+        g = grad[r]
         for i in range(int(offsets[r]), int(offsets[r + 1])):
-            total = float(0.0)
-            for c in range(channels):
-                total += values[i, c] * grad[r, c]
-                if grad_values.shape[0] > 0:
-                    grad_values[i, c] = weights[i] * grad[r, c]
-            if grad_weights.shape[0] > 0:
-                grad_weights[i] = total
+            result[i] = wp.dot(values[i], g)
 
-    return SimpleNamespace(weigh=weigh, weigh_backward=weigh_backward, gather=gather, gather_backward=gather_backward)
+    @wp.kernel(enable_backward=False, module="unique")
+    def grade_values(
+        weights: wp.array(dtype=wp.float32), offsets: wp.array(dtype=wp.int64), first: int, grad: wp.array(dtype=vector),
+        result: wp.array(dtype=vector),
+    ):  # fmt: skip
+        """d loss / d v_i = w_i grad_r."""
+        r = first + wp.tid()
+        g = grad[r]
+        for i in range(int(offsets[r]), int(offsets[r + 1])):
+            result[i] = g * weights[i]
+
+    return SimpleNamespace(gather=gather, grade_weights=grade_weights, grade_values=grade_values, vector=vector)

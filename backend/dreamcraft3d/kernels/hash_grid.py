@@ -128,7 +128,7 @@ def _encode(points: Tensor, table: Tensor, layout: HashGridLayout, active: int, 
     u, rows, out = _vec3(points), dispatch.view(table, kernels.vector), dispatch.view(output, kernels.vector)
 
     def body(first: int, count: int) -> None:
-        dispatch.launch(kernels.encode, (count, active), [u, rows, levels, first, out])
+        dispatch.launch(kernels.encode, (active, count), [u, rows, levels, first, out])
 
     dispatch.in_ranges(points.device, len(points), body)
 
@@ -148,13 +148,16 @@ def _scatter(points: Tensor, table: Tensor, layout: HashGridLayout, active: int,
 
 
 def _slope(points: Tensor, table: Tensor, layout: HashGridLayout, active: int, grad: Tensor) -> Tensor:
+    """On the CPU level after level, so that one level fills the cache; on CUDA all levels in one launch."""
     kernels, levels = hash_grid_kernels(layout.features), _levels(layout, points.device)
-    result = torch.empty_like(points)
+    result = torch.zeros_like(points)
     u, rows, out = _vec3(points), dispatch.view(table, kernels.vector), _vec3(result)
     g = dispatch.view(grad, kernels.vector)
+    passes = [(l, l + 1) for l in range(active)] if points.device.type == "cpu" else [(0, active)]
 
     def body(first: int, count: int) -> None:
-        dispatch.launch(kernels.slope, count, [u, rows, levels, active, g, first, out])
+        for low, high in passes:
+            dispatch.launch(kernels.slope, count, [u, rows, levels, low, high, g, first, out])
 
     dispatch.in_ranges(points.device, len(points), body)
     return result

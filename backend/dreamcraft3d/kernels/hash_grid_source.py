@@ -69,8 +69,8 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
         points: wp.array(dtype=wp.vec3), table: wp.array(dtype=vector), levels: wp.array(dtype=Level), first: int,
         output: wp.array2d(dtype=vector),
     ):  # fmt: skip
-        """output[i, l] = sum over corners of weight * table entry; one thread per point and level."""
-        n, l = wp.tid()
+        """output[i, l] = sum over corners of weight * table entry; level after level, so that one level fills the cache."""
+        l, n = wp.tid()
         i = first + n
         level = levels[l]
         u = points[i]
@@ -133,14 +133,14 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False, module="unique")
     def slope(
-        points: wp.array(dtype=wp.vec3), table: wp.array(dtype=vector), levels: wp.array(dtype=Level), count: int,
+        points: wp.array(dtype=wp.vec3), table: wp.array(dtype=vector), levels: wp.array(dtype=Level), low: int, high: int,
         grad: wp.array2d(dtype=vector), first: int, grad_points: wp.array(dtype=wp.vec3),
     ):  # fmt: skip
-        """Gradient of the points, d output / d u = scale * d interpolation / d w, summed over the first `count` levels."""
+        """Gradient of the points, d output / d u = scale * d interpolation / d w: levels low..high are added to it."""
         i = first + wp.tid()
         u = points[i]
-        total = wp.vec3(0.0, 0.0, 0.0)
-        for l in range(count):
+        total = grad_points[i]
+        for l in range(low, high):
             level = levels[l]
             g = grad[i, l]
             corner = cell(u, level.scale)
@@ -166,7 +166,7 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
             dx = wp.lerp(wp.lerp(s100 - s000, s110 - s010, w[1]), wp.lerp(s101 - s001, s111 - s011, w[1]), w[2])
             dy = wp.lerp(s10 - s00, s11 - s01, w[2])
             dz = wp.lerp(s01, s11, w[1]) - wp.lerp(s00, s10, w[1])
-            total += wp.vec3(dx, dy, dz) * level.scale
-        grad_points[i] = wp.vec3(inside(u[0], total[0]), inside(u[1], total[1]), inside(u[2], total[2]))
+            total += wp.vec3(inside(u[0], dx), inside(u[1], dy), inside(u[2], dz)) * level.scale
+        grad_points[i] = total
 
     return SimpleNamespace(encode=encode, scatter=scatter, slope=slope, vector=vector)
