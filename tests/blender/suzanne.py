@@ -1,7 +1,8 @@
 """Makes Blender's monkey and exports it: `python tests/blender/suzanne.py OUT.glb [--subdivisions N]`.
 
-She faces Blender's front view, so in the file she faces +z and in our frame the reference camera. Coloured, so that a texture
-can be judged too: a warm face, white eyes, ears of two colours. Run it in a process of its own: bpy changes the process it is loaded in.
+She faces Blender's front view, so in the file she faces +z and in our frame the reference camera. Coloured, so that a
+texture can be judged too: a warm face, white eyes, ears of two colours. Run it in a process of its own: bpy changes
+the process it is loaded in.
 """
 
 import argparse

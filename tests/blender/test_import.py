@@ -1,7 +1,7 @@
 """The exported file in Blender: upright, its front to the front view, left and right where they belong.
 
-In Blender's front view the camera stands at -y and looks along +y, so image-right is +x and up is +z. bpy runs in a process of
-its own and never loads here.
+In Blender's front view the camera stands at -y and looks along +y, so image-right is +x and up is +z. bpy runs in a
+process of its own and never loads here.
 """
 
 import importlib.util
@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import shapes
 
+import shapes
 from dreamcraft3d.export import bake, prepare, write_glb
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs bpy")
@@ -61,7 +61,7 @@ def test_the_material_is_matt_and_the_texture_travels_inside(seen: dict[str, Any
 
 
 def test_suzanne_faces_the_reference_camera(tmp_path: Path) -> None:
-    """Blender's own export comes back the right way round: dark chin below, red right ear (hers) to the image's left."""
+    """Blender's own export comes back the right way round: her right ear, red, is to the image's left."""
     import torch
 
     from dreamcraft3d.evaluation import load_mesh, normalise, render_textured

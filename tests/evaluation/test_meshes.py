@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shapes
 import torch
 import trimesh
 from PIL import Image
 
+import shapes
 from dreamcraft3d.errors import InputError
 from dreamcraft3d.evaluation import load_mesh, normalise, render_textured
 from dreamcraft3d.functional.cameras import orbit
@@ -87,7 +87,8 @@ def test_normalise_fits_every_view() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"), [("none.glb", None), ("mesh.txt", b"x"), ("bad.glb", b"not a mesh"), ("empty.obj", b"v 0 0 0\n")]
+    ("name", "content"),
+    [("none.glb", None), ("mesh.txt", b"x"), ("bad.glb", b"not a mesh"), ("empty.obj", b"v 0 0 0\n")],
 )
 def test_files_that_are_not_meshes_are_refused_with_a_remedy(tmp_path: Path, name: str, content: bytes | None) -> None:
     path = tmp_path / name

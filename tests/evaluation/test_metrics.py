@@ -3,9 +3,9 @@
 import math
 
 import pytest
-import shapes
 import torch
 
+import shapes
 from dreamcraft3d.evaluation import f_score, multi_view_report, psnr, silhouette_iou, unseen_views
 from dreamcraft3d.evaluation.metrics import sample_surface, seen_from_outside, sphere_of_cameras
 from dreamcraft3d.export import TexturedMesh
@@ -94,7 +94,10 @@ def test_unseen_views_leave_the_reference_out() -> None:
     cameras = unseen_views(24)
     assert len(cameras) == 24
     assert (cameras.c2w[:, 0, 2] < math.cos(math.radians(5))).all()
-    assert len({(round(float(e), 3), round(float(a), 3)) for e, a in zip(cameras.elevation, cameras.azimuth, strict=True)}) == 24
+    assert (
+        len({(round(float(e), 3), round(float(a), 3)) for e, a in zip(cameras.elevation, cameras.azimuth, strict=True)})
+        == 24
+    )
 
 
 def test_report_on_a_smaller_sphere_of_another_colour() -> None:

@@ -3,9 +3,9 @@
 import math
 
 import pytest
-import shapes
 import torch
 
+import shapes
 from dreamcraft3d.evaluation import clay, render_textured
 from dreamcraft3d.evaluation.render import sample_texture
 from dreamcraft3d.export import TexturedMesh
@@ -64,7 +64,9 @@ def test_texture_lookup_is_bilinear_and_repeats() -> None:
     texture = torch.tensor([[[0.0], [1.0]], [[2.0], [3.0]]]).expand(2, 2, 3)
     uvs = torch.tensor([[0.25, 0.25], [0.75, 0.25], [0.5, 0.5], [0.0, 0.75]])
     torch.testing.assert_close(sample_texture(texture, uvs)[:, 0], torch.tensor([0.0, 1.0, 1.5, 2.0]))
-    torch.testing.assert_close(sample_texture(texture, uvs[:3] + torch.tensor([2.0, -1.0]))[:, 0], torch.tensor([0.0, 1.0, 1.5]))
+    torch.testing.assert_close(
+        sample_texture(texture, uvs[:3] + torch.tensor([2.0, -1.0]))[:, 0], torch.tensor([0.0, 1.0, 1.5])
+    )
 
 
 def test_clay_is_lit_from_the_upper_left_of_every_camera() -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import cv2
-import shapes
 import torch
 
+import shapes
 from dreamcraft3d.evaluation import turntable, turntable_image
 from dreamcraft3d.export import TexturedMesh, write_glb
 

@@ -1,8 +1,8 @@
 """A colour field becomes a texture."""
 
-import shapes
 import torch
 
+import shapes
 from dreamcraft3d.evaluation.metrics import sample_surface
 from dreamcraft3d.evaluation.render import sample_texture
 from dreamcraft3d.export import UnwrappedMesh, bake, dilate, prepare
@@ -23,7 +23,9 @@ def test_the_texture_holds_the_field_everywhere_on_the_surface() -> None:
     for seconds in (60.0, 0.001):
         unwrapped = prepare(shapes.torus(), target_faces=2000, seconds=seconds, texture_size=256)
         texture = bake(unwrapped, waves)
-        points = sample_surface(Mesh(unwrapped.vertices, unwrapped.faces), 4000, generator=torch.Generator().manual_seed(0))
+        points = sample_surface(
+            Mesh(unwrapped.vertices, unwrapped.faces), 4000, generator=torch.Generator().manual_seed(0)
+        )
         error = (read_back(unwrapped, texture, points) - waves(points)).abs()
         assert error.mean() < 0.01
         assert error.max() < 0.1

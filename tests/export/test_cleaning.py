@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import shapes
 import torch
 
+import shapes
 from dreamcraft3d.errors import ObjectLost
 from dreamcraft3d.export import cleaning, topology
 from dreamcraft3d.functional.mesh import Mesh

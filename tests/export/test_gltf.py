@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import shapes
 import torch
 import trimesh
 
+import shapes
 from dreamcraft3d.evaluation import load_mesh
 from dreamcraft3d.export import TexturedMesh, bake, prepare, write_glb
 from dreamcraft3d.export.gltf import linear_to_srgb, srgb_to_linear
@@ -54,7 +54,9 @@ def issues(validator: Path, path: Path) -> dict:
 
 
 def test_the_validator_finds_nothing(glb: bytes, validator: Path, tmp_path: Path) -> None:
-    coloured = TexturedMesh(*vars(shapes.sphere()).values(), vertex_colours=torch.rand(len(shapes.sphere().vertices), 3))
+    coloured = TexturedMesh(
+        *vars(shapes.sphere()).values(), vertex_colours=torch.rand(len(shapes.sphere().vertices), 3)
+    )
     grey = TexturedMesh(*vars(shapes.torus()).values())
     for index, data in enumerate((glb, write_glb(coloured), write_glb(grey), write_glb(shapes.textured_quad()))):
         path = tmp_path / f"{index}.glb"

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import shapes
 from dreamcraft3d.export import prepare, unwrapping
 from dreamcraft3d.functional.mesh import Mesh
 
@@ -91,4 +91,7 @@ def test_a_texel_on_a_shared_edge_belongs_to_one_face(points: list[tuple[int, in
     _, texel = unwrapping.texel_hits(pair, 64)
     assert len(texel) == len(np.unique(texel))
     quad = abs(side[0]) / 2 + abs(side[1]) / 2
-    assert abs(len(texel) / 4.0 - quad) <= 0.5 * sum(np.linalg.norm(p - q) for p, q in ((a, c), (c, b), (b, d), (d, a))) + 1
+    assert (
+        abs(len(texel) / 4.0 - quad)
+        <= 0.5 * sum(np.linalg.norm(p - q) for p, q in ((a, c), (c, b), (b, d), (d, a))) + 1
+    )

@@ -1,8 +1,8 @@
 """Meshes from files: GLB, glTF, OBJ, PLY into our frame, with whatever colours they have.
 
-Files are taken as y up with the front towards +z (glTF's frame): (x, y, z) in the file is (z, x, y) here. Texture coordinates
-become glTF's (v down); linear colours of glTF (vertex colours, factors) become display-referred. Vertices that a file doubled
-along seams are one vertex here.
+Files are taken as y up with the front towards +z (glTF's frame): (x, y, z) in the file is (z, x, y) here. Texture
+coordinates become glTF's (v down); linear colours of glTF (vertex colours, factors) become display-referred. Vertices
+that a file doubled along seams are one vertex here.
 """
 
 import io
@@ -40,7 +40,7 @@ class _Part:
 def load_mesh(path: Path | str) -> TexturedMesh:
     """Reads a mesh, its scene graph flattened.
 
-    A file with several textures gets one atlas of them. In such a file a part without texture gets one colour (its mean).
+    A file with several textures gets one atlas of them; in such a file a part without texture gets its mean colour.
 
     Raises:
         InputError: no such file, not a mesh, or a mesh without faces.
@@ -53,7 +53,7 @@ def load_mesh(path: Path | str) -> TexturedMesh:
     try:
         scene = _read(path)
         placed = [(scene.geometry[name], matrix) for matrix, name in map(scene.graph.get, scene.graph.nodes_geometry)]
-    except Exception as error:  # noqa: BLE001 - trimesh's readers raise anything at all on a broken file
+    except Exception as error:
         raise InputError(f"{path.name} cannot be read as a mesh: {error}", "Export the mesh again, as GLB.") from error
     placed = [(g, matrix) for g, matrix in placed if isinstance(g, trimesh.Trimesh) and len(g.faces)]
     if not placed:
@@ -62,7 +62,8 @@ def load_mesh(path: Path | str) -> TexturedMesh:
     return _join([_part(geometry, np.asarray(matrix), linear=linear) for geometry, matrix in placed])
 
 
-def _read(path: Path) -> trimesh.Scene:
+def _read(path: Path) -> Any:
+    """The scene as trimesh has it."""
     if path.suffix.lower() != ".glb":
         return trimesh.load(path, force="scene", process=False)
     return trimesh.load(io.BytesIO(_with_materials(path.read_bytes())), file_type="glb", force="scene", process=False)
@@ -75,7 +76,12 @@ def _with_materials(data: bytes) -> bytes:
     """
     length = int.from_bytes(data[12:16], "little")
     document = json.loads(data[20 : 20 + length])
-    bare = [p for m in document.get("meshes", []) for p in m["primitives"] if "material" not in p and "COLOR_0" in p["attributes"]]
+    bare = [
+        p
+        for m in document.get("meshes", [])
+        for p in m["primitives"]
+        if "material" not in p and "COLOR_0" in p["attributes"]
+    ]
     if not bare:
         return data
     document.setdefault("materials", []).append({})
@@ -85,10 +91,11 @@ def _with_materials(data: bytes) -> bytes:
 
 
 def normalise(mesh: TexturedMesh, half_extent: float = 0.6) -> tuple[TexturedMesh, Float[Tensor, "4 4"]]:
-    """Centres the bounding box on the origin and scales uniformly, so that the default camera sees all of it from every side.
+    """Centres the bounding box on the origin and scales it to be seen whole by the default camera from every side.
 
-    The longest half side becomes `half_extent`, or less: no vertex is farther than 16/15 `half_extent` (0.64; the default
-    camera sees a sphere of 3.8 sin 10 deg = 0.66) from the origin. Returns the mesh and the matrix that was applied.
+    The longest half side becomes `half_extent`, or less: no vertex is farther than 16/15 `half_extent` (0.64; the
+    default camera sees a sphere of 3.8 sin 10 deg = 0.66) from the origin. Returns the mesh and the matrix that was
+    applied.
     """
     low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
     centre = 0.5 * (low + high)
@@ -107,7 +114,7 @@ def transform(mesh: TexturedMesh, matrix: Float[Tensor, "4 4"]) -> TexturedMesh:
 
 
 def _part(geometry: trimesh.Trimesh, matrix: Array, *, linear: bool) -> _Part:
-    """Moves a geometry to its place (turning faces that a mirror turned) and reads colours from wherever trimesh put them."""
+    """Moves a geometry to its place (a mirror turns its faces) and finds its colours wherever trimesh put them."""
     faces = np.asarray(geometry.faces)
     faces = faces[:, ::-1] if np.linalg.det(matrix[:3, :3]) < 0 else faces
     corners = (np.asarray(geometry.vertices) @ matrix[:3, :3].T + matrix[:3, 3])[faces]
@@ -137,7 +144,7 @@ def _image(material: Any) -> Array | None:
     return None if image is None else np.asarray(image.convert("RGB"), dtype=np.float64) / 255.0
 
 
-def _factor(material: Any) -> Array:
+def _factor(material: Any) -> NDArray[np.float64]:
     """The base colour factor in [0, 1]; for OBJ the diffuse colour."""
     factor = getattr(material, "baseColorFactor", None)
     if factor is None and getattr(material, "image", None) is None:
@@ -147,18 +154,19 @@ def _factor(material: Any) -> Array:
     return _fraction(np.asarray(factor)[:3])
 
 
-def _vertex_colours(geometry: trimesh.Trimesh) -> Array | None:
+def _vertex_colours(geometry: trimesh.Trimesh) -> NDArray[np.float64] | None:
     """V x 3 in [0, 1], from vertices or faces, or None."""
-    visual = geometry.visual
+    visual: Any = geometry.visual
     if getattr(visual, "kind", None) in ("vertex", "face"):
         return np.asarray(visual.vertex_colors)[:, :3] / 255.0
     stored = getattr(visual, "vertex_attributes", {}).get("color")
     return None if stored is None else _fraction(np.asarray(stored)[:, :3])
 
 
-def _fraction(values: Array) -> Array:
+def _fraction(values: Array) -> NDArray[np.float64]:
     """Integers as shares of their type's largest."""
-    return np.asarray(values / np.iinfo(values.dtype).max if values.dtype.kind in "ui" else values, dtype=np.float64)
+    largest = np.iinfo(values.dtype).max if values.dtype.kind in "ui" else 1
+    return np.asarray(values / largest, dtype=np.float64)
 
 
 def _join(parts: list[_Part]) -> TexturedMesh:
@@ -191,7 +199,7 @@ def _unique(rows: Array) -> tuple[Array, NDArray[np.int64]]:
 
 
 def _atlas(parts: list[_Part]) -> tuple[Array, Array]:
-    """The parts' textures in a square grid of equal tiles; repeated textures are cut back to one repetition per face."""
+    """The parts' textures in a square grid of equal tiles; of a repeating texture each face gets one repetition."""
     side = max(max(part.image.shape[:2]) for part in parts if part.image is not None)
     grid = int(np.ceil(np.sqrt(len(parts))))
     atlas = np.full((grid * side, grid * side, 3), GREY)
@@ -199,10 +207,10 @@ def _atlas(parts: list[_Part]) -> tuple[Array, Array]:
     for index, part in enumerate(parts):
         row, column = divmod(index, grid)
         tile = part.colours.mean(axis=(0, 1))[None, None] if part.image is None else part.image
-        tile = cv2.resize(np.asarray(tile, dtype=np.float32), (side, side), interpolation=cv2.INTER_LINEAR).reshape(side, side, 3)
+        tile = cv2.resize(np.asarray(tile, dtype=np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
         atlas[row * side : (row + 1) * side, column * side : (column + 1) * side] = tile
         uvs = np.full((*part.corners.shape[:2], 2), 0.5) if part.uvs is None else part.uvs
         uvs = uvs - np.floor(uvs.min(axis=1, keepdims=True) + 1e-6)
         inset = 0.5 / side
-        placed.append((np.clip(uvs, inset, 1.0 - inset) + [column, row]) / grid)
+        placed.append((np.clip(uvs, inset, 1.0 - inset) + np.array([column, row])) / grid)
     return np.concatenate(placed), atlas

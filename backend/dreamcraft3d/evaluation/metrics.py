@@ -34,7 +34,7 @@ class FScore:
 
 @dataclass(frozen=True)
 class MultiViewReport:
-    """Means over unseen views, the worst of them, the reference view, and the numbers view by view (degrees, IoU, dB)."""
+    """Means over unseen views, the worst of them, the reference view, and every view (degrees, IoU, dB)."""
 
     silhouette_iou: float
     psnr: float
@@ -77,7 +77,9 @@ def unseen_views(views: int = 24, *, reference: Cameras | None = None) -> Camera
     cameras = orbit(elevation, azimuth, distance=float(reference.distance[0]), fovy=float(reference.fovy[0]))
     away = (cameras.c2w[:, :3, 2] * reference.c2w[:1, :3, 2]).sum(-1) < math.cos(math.radians(5.0))
     keep = away.nonzero()[:views, 0]
-    return Cameras(*(value[keep] for value in (cameras.c2w, cameras.elevation, cameras.azimuth, cameras.distance, cameras.fovy)))
+    return Cameras(
+        *(value[keep] for value in (cameras.c2w, cameras.elevation, cameras.azimuth, cameras.distance, cameras.fovy))
+    )
 
 
 def multi_view_report(
@@ -116,11 +118,12 @@ def f_score(
 ) -> FScore:
     """F-score of the surfaces that can be seen from outside.
 
-    Points are spread evenly (by area) over each surface, and those that no camera around the object sees are dropped. A point
-    counts when the nearest point of the other surface lies within `threshold_fraction` of the truth's bounding-box diagonal.
+    Points are spread evenly (by area) over each surface, and those that no camera around the object sees are dropped.
+    A point counts when the nearest point of the other surface lies within `threshold_fraction` of the truth's
+    bounding-box diagonal.
 
-    A sphere of radius r against itself scores 1; moved by d along an axis, about the share of its area that lies within t
-    of the other, (for small d) |d cos theta| <= t, which is t / d.
+    A sphere against itself scores 1. Moved by d, small against its radius, the part of it with |d cos theta| <= t
+    stays within the threshold t: it scores about t / d.
     """
     threshold = threshold_fraction * float((truth.vertices.amax(0) - truth.vertices.amin(0)).norm())
     generator = torch.Generator().manual_seed(seed)
@@ -135,12 +138,15 @@ def sample_surface(mesh: Mesh | TexturedMesh, count: int, *, generator: torch.Ge
     corners = mesh.vertices.detach().cpu().double()[mesh.faces.cpu()]
     area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
     ladder = area.cumsum(0)
-    where = (torch.arange(count, dtype=torch.float64) + torch.rand(count, generator=generator, dtype=torch.float64)) / count
+    where = (
+        torch.arange(count, dtype=torch.float64) + torch.rand(count, generator=generator, dtype=torch.float64)
+    ) / count
     face = torch.searchsorted(ladder, where * ladder[-1]).clamp(max=len(area) - 1)
     u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
     root = u.sqrt()
     a, b, c = corners[face].unbind(1)
-    return ((1.0 - root) * a + root * (1.0 - v) * b + root * v * c).float()
+    points: Tensor = (1.0 - root) * a + root * (1.0 - v) * b + root * v * c
+    return points.float()
 
 
 @torch.no_grad()
@@ -152,7 +158,7 @@ def visible_points(mesh: Mesh | TexturedMesh, count: int, *, generator: torch.Ge
 
 @torch.no_grad()
 def seen_from_outside(points: Float[Tensor, "N 3"], mesh: Mesh | TexturedMesh) -> Bool[Tensor, " N"]:
-    """Whether at least one of 64 cameras, spread evenly over a sphere around the mesh, sees each point (depth test, 512 px)."""
+    """Whether any of 64 cameras, spread evenly over a sphere around the mesh, sees each point (depth test, 512 px)."""
     vertices = mesh.vertices.detach().cpu()
     centre = 0.5 * (vertices.amin(0) + vertices.amax(0))
     scale = 0.64 / (vertices - centre).norm(dim=-1).max()

@@ -24,8 +24,8 @@ class MeshRender:
     """What B cameras see of a mesh.
 
     Attributes:
-        rgba: premultiplied. depth: distance along the viewing axis (world units), infinite on background, at pixel centres or
-            the nearest sample. normals: unit, world, towards the camera, premultiplied by coverage.
+        rgba: premultiplied. depth: along the viewing axis, world units, at the sample nearest to the pixel's centre,
+            infinite on background. normals: unit, world, towards the camera, premultiplied by coverage.
     """
 
     rgba: Float[Tensor, "B H W 4"]
@@ -97,7 +97,8 @@ def sample_texture(texture: Float[Tensor, "H W 3"], uvs: Float[Tensor, "N 2"]) -
 def _mip(mesh: TexturedMesh, cameras: Cameras, size: int) -> Tensor:
     """The texture, halved until a sample steps over less than two texels (one level for the whole mesh)."""
     texture, uvs = mesh.texture, mesh.uvs
-    assert texture is not None and uvs is not None
+    assert texture is not None
+    assert uvs is not None
     height, width = texture.shape[:2]
     a, b = uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]
     texels = 0.5 * (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).abs().sum() * height * width

@@ -1,4 +1,4 @@
-"""A result at a glance: views all around in colour, and the same views in clay, so that shape and texture can be told apart."""
+"""A result at a glance: views all around in colour, and in clay, so that shape and texture can be told apart."""
 
 import math
 import os
@@ -26,8 +26,9 @@ def turntable(
     out = Path(out_png)
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(encode_png(turntable_image(load_mesh(mesh_path), views=views, size=size, elevation=elevation)))
-        os.replace(partial, out)
+        image = turntable_image(load_mesh(mesh_path), views=views, size=size, elevation=elevation)
+        partial.write_bytes(encode_png(image))
+        partial.replace(out)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -71,6 +72,7 @@ def _grid(pictures: Float[Tensor, "B H W 3"], *, columns: int) -> Float[Tensor, 
     for half in pictures.chunk(2):
         missing = -len(half) % columns
         blank = half.new_full((missing, *half.shape[1:]), BACKGROUND)
-        cells = torch.cat([half, blank]).unflatten(0, (-1, columns))
+        cells = torch.cat([half, blank])
+        cells = cells.reshape(-1, columns, *cells.shape[1:])
         halves.append(cells.permute(0, 2, 1, 3, 4).flatten(0, 1).flatten(1, 2))
     return torch.cat(halves)

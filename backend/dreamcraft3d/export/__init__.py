@@ -4,9 +4,9 @@
     textured = unwrapped.with_texture(bake(unwrapped, colour_fn))
     workspace.write_bytes("result.glb", write_glb(textured))
 
-The face budget comes before the unwrap, because the time xatlas needs grows faster than the number of faces; the unwrap runs
-in a child process against the clock, and a box projection steps in when the clock wins. Everything is deterministic, except
-that a slow machine may run out of time where a fast one does not.
+The face budget comes before the unwrap, because the time xatlas needs grows faster than the number of faces; the
+unwrap runs in a child process against the clock, and a box projection steps in when the clock wins. Everything is
+deterministic, except that a slow machine may run out of time where a fast one does not.
 """
 
 import logging
@@ -41,7 +41,7 @@ def prepare(mesh: Mesh, *, target_faces: int, seconds: float = 60.0, texture_siz
     """The real object of `mesh`, closed and outward, decimated to about `target_faces` and then unwrapped.
 
     Args:
-        target_faces: face budget. seconds: time limit of xatlas. texture_size: texels for which the charts are laid out.
+        target_faces: face budget. seconds: time limit of xatlas. texture_size: texels of the layout.
 
     Raises:
         ObjectLost: the mesh holds no surface at all.

@@ -1,7 +1,8 @@
 """Baking: a colour field on the surface becomes a texture (method section 13).
 
-The mesh is rasterised in texture space at twice the size; only covered samples are evaluated; a texel is the mean of its
-covered samples; every other texel copies its nearest covered neighbour, so that filtering never bleeds the background in.
+The mesh is rasterised in texture space at twice the size; only covered samples are evaluated; a texel is the mean of
+its covered samples; every other texel copies its nearest covered neighbour, so that filtering never bleeds the
+background in.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,9 @@ ColourFunction = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
 
 
 @torch.no_grad()
-def bake(unwrapped: UnwrappedMesh, colour_fn: ColourFunction, *, texture_size: int | None = None) -> Float[Tensor, "T T 3"]:
+def bake(
+    unwrapped: UnwrappedMesh, colour_fn: ColourFunction, *, texture_size: int | None = None
+) -> Float[Tensor, "T T 3"]:
     """The texture of `unwrapped`, T x T x 3 in [0, 1], row 0 = v 0 (glTF).
 
     Args:
@@ -54,7 +57,7 @@ def _bake_rows(
     points = (weights[..., None] * triangles).sum(1)
     samples = torch.zeros(*covered.shape, 3, device=u.device)
     if len(points):
-        samples[covered] = torch.cat([colour_fn(chunk).float() for chunk in points.split(CHUNK_POINTS)])
+        samples[covered] = torch.cat([colour_fn(chunk).float() for chunk in torch.split(points, CHUNK_POINTS)])
     total = _pool(samples)
     weight = _pool(covered[..., None].float())
     return (total / weight.clamp(min=1e-6)).clamp(0.0, 1.0), weight[..., 0] > 0

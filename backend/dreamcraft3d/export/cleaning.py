@@ -70,8 +70,8 @@ def face_outward(vertices: Vertices, faces: Faces) -> Faces:
 def drop_hidden(vertices: Vertices, faces: Faces, *, probes: int = 16) -> tuple[Faces, int]:
     """Drops components that lie inside another closed component: voids of a solid, and whatever floats in them.
 
-    Nothing of them can be seen from outside. A component counts as inside when the winding number of another one is nonzero
-    at all of `probes` of its vertices, so that parts that merely pierce each other stay.
+    Nothing of them can be seen from outside. A component counts as inside when the winding number of another one is
+    nonzero at all of `probes` of its vertices, so that parts that merely pierce each other stay.
     """
     labels = topology.components(faces)
     count = int(labels.max(initial=-1)) + 1
@@ -87,7 +87,10 @@ def drop_hidden(vertices: Vertices, faces: Faces, *, probes: int = 16) -> tuple[
 
 
 def winding_number(points: Vertices, vertices: Vertices, faces: Faces) -> NDArray[np.float64]:
-    """Sum of signed solid angles over 4 pi at each point (van Oosterom and Strackee 1983): 1 inside a closed outward surface."""
+    """Sum of signed solid angles over 4 pi at each point (van Oosterom and Strackee 1983): 1 inside.
+
+    That is, inside a closed outward surface, and 0 outside it.
+    """
     result = np.zeros(len(points))
     for i, point in enumerate(points):
         a, b, c = (vertices[faces[:, k]] - point for k in range(3))
@@ -99,10 +102,11 @@ def winding_number(points: Vertices, vertices: Vertices, faces: Faces) -> NDArra
 
 
 def decimate(vertices: Vertices, faces: Faces, target_faces: int, *, tolerance: float = 0.1) -> tuple[Vertices, Faces]:
-    """Quadric-error decimation to `target_faces`, repaired and checked; the budget is loosened until the result is sound.
+    """Quadric-error decimation to `target_faces`, repaired and checked; looser budgets until the result is sound.
 
-    Collapsing an edge may pinch a thin place off or turn a sliver over, so the result is closed again, and crumbs and pockets
-    that came off are dropped. Sound means: closed, manifold, and the volume within a share of `tolerance` of what it was.
+    Collapsing an edge may pinch a thin place off or turn a sliver over, so the result is closed again, and crumbs and
+    pockets that came off are dropped. Sound means: closed, manifold, and the volume within a share of `tolerance` of
+    what it was.
     """
     if len(faces) <= target_faces:
         return vertices, faces

@@ -1,13 +1,14 @@
 """The GLB writer: one mesh, one material, one embedded PNG.
 
-The file's frame is glTF's (y up, front +z): ours (x, y, z) becomes (y, z, x), so that the object stands upright and faces the
-front view in Blender. The texture holds display-referred colours with the light baked in, so the material adds none of its
-own: metallic 0, roughness 1, specular 0 (KHR_materials_specular). Normals are smooth and belong to the vertex, not to the
-corner: where a seam needs two vertices, both have the same normal and the seam does not show.
+The file's frame is glTF's (y up, front +z): ours (x, y, z) becomes (y, z, x), so that the object stands upright and
+faces the front view in Blender. The texture holds display-referred colours with the light baked in, so the material
+adds none of its own: metallic 0, roughness 1, specular 0 (KHR_materials_specular). Normals are smooth and belong to
+the vertex, not to the corner: where a seam needs two vertices, both have the same normal and the seam does not show.
 """
 
 import json
 import struct
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,8 @@ from dreamcraft3d.functional.mesh import vertex_normals
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
 FLOAT, UNSIGNED_INT = 5126, 5125
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE, REPEAT = 9729, 9987, 33071, 10497
+
+Floats = NDArray[np.floating[Any]]
 
 
 class _Buffer:
@@ -55,7 +58,12 @@ class _Buffer:
     def indices(self, values: NDArray[np.int64]) -> int:
         """An accessor of triangle corners."""
         view = self.view(values.astype("<u4").tobytes(), ELEMENT_ARRAY_BUFFER)
-        entry: dict[str, object] = {"bufferView": view, "componentType": UNSIGNED_INT, "count": values.size, "type": "SCALAR"}
+        entry: dict[str, object] = {
+            "bufferView": view,
+            "componentType": UNSIGNED_INT,
+            "count": values.size,
+            "type": "SCALAR",
+        }
         self.accessors.append(entry)
         return len(self.accessors) - 1
 
@@ -78,9 +86,7 @@ def write_glb(mesh: TexturedMesh, *, name: str = "DreamCraft") -> bytes:
         document["images"] = [{"bufferView": buffer.view(png), "mimeType": "image/png", "name": name}]
         inside = bool(((uvs >= 0.0) & (uvs <= 1.0)).all())
         wrap = CLAMP_TO_EDGE if inside else REPEAT
-        document["samplers"] = [
-            {"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": wrap, "wrapT": wrap}
-        ]
+        document["samplers"] = [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, "wrapS": wrap, "wrapT": wrap}]
         document["textures"] = [{"sampler": 0, "source": 0}]
         material["pbrMetallicRoughness"]["baseColorTexture"] = {"index": 0}
     else:
@@ -103,12 +109,12 @@ def write_glb(mesh: TexturedMesh, *, name: str = "DreamCraft") -> bytes:
     return container(document, bytes(buffer.data))
 
 
-def srgb_to_linear(colours: NDArray[np.floating]) -> NDArray[np.floating]:
+def srgb_to_linear(colours: Floats) -> Floats:
     """The sRGB transfer function: glTF keeps vertex colours linear, and only textures display-referred."""
     return np.where(colours <= 0.04045, colours / 12.92, ((np.maximum(colours, 0.0) + 0.055) / 1.055) ** 2.4)
 
 
-def linear_to_srgb(colours: NDArray[np.floating]) -> NDArray[np.floating]:
+def linear_to_srgb(colours: Floats) -> Floats:
     """Inverse of `srgb_to_linear`."""
     return np.where(colours <= 0.0031308, colours * 12.92, 1.055 * np.maximum(colours, 0.0) ** (1 / 2.4) - 0.055)
 
@@ -131,7 +137,7 @@ def _split_seams(
     return unique["vertex"], inverse.reshape(-1, 3), np.stack([unique["u"], unique["v"]], axis=1)
 
 
-def _png(texture: NDArray[np.floating]) -> bytes:
+def _png(texture: Floats) -> bytes:
     """8 bits per channel, rounded, colours as they are."""
     levels = np.clip(np.rint(texture * 255.0), 0, 255).astype(np.uint8)
     done, encoded = cv2.imencode(".png", levels[..., ::-1])
@@ -147,4 +153,6 @@ def container(document: dict[str, object], binary: bytes) -> bytes:
     binary += bytes(-len(binary) % 4)
     total = 12 + 8 + len(text) + 8 + len(binary)
     header = struct.pack("<4sII", b"glTF", 2, total)
-    return header + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\x00") + binary
+    return (
+        header + struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(binary), b"BIN\x00") + binary
+    )

@@ -1,9 +1,9 @@
 """The two records of the export: a mesh that has colours, and a mesh that has room for them.
 
-Conventions: our frame (z up, reference camera on +x), faces counter-clockwise seen from outside. Texture coordinates are
-glTF's: u to the right, v *down*, so that texel (column i, row j) of an H x W image has its centre at
-((i + 1/2) / W, (j + 1/2) / H) and row 0 is the top. Coordinates belong to corners of faces, not to vertices: a vertex on a
-seam is one vertex, with one normal, however many charts meet there. Colours are display-referred, in [0, 1].
+Conventions: our frame (z up, reference camera on +x), faces counter-clockwise seen from outside. Texture coordinates
+are glTF's: u to the right, v *down*, so that texel (column i, row j) of an H x W image has its centre at
+((i + 1/2) / W, (j + 1/2) / H) and row 0 is the top. Coordinates belong to corners of faces, not to vertices: a vertex
+on a seam is one vertex, with one normal, however many charts meet there. Colours are display-referred, in [0, 1].
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class CleanReport:
     Attributes:
         dropped_floaters, dropped_hidden: connected components removed for being tiny, or for lying inside another one.
         parts: components that stay. filled_holes: boundary loops closed.
-        faces_before, faces_after: triangles that came in and that went out. closed: every edge has two opposite half-edges.
+        faces_before, faces_after: triangles that came in and that went out. closed: see `topology`.
     """
 
     dropped_floaters: int
@@ -70,7 +70,7 @@ class UnwrappedMesh:
     """A closed mesh within its face budget, with a place for every face in the texture.
 
     Attributes:
-        uvs: per corner, inside [0, 1]. charts: the chart of each face. texture_size: texels for which the padding holds.
+        uvs: per corner, inside [0, 1]. charts: the chart of each face. texture_size: texels that the padding is for.
         method: "xatlas" or "box". overlap: share of covered texels that two faces claim. report: see `CleanReport`.
     """
 

@@ -1,7 +1,7 @@
 """Closed surfaces out of broken ones: pairing half-edges, splitting pinched vertices, filling holes.
 
-Half-edge h = 3 f + k runs from corner k of face f to its next corner. A surface is *closed* here when every half-edge a -> b
-occurs once and so does its opposite b -> a, and when the faces around each vertex form one fan.
+Half-edge h = 3 f + k runs from corner k of face f to its next corner. A surface is *closed* here when every half-edge
+a -> b occurs once and so does its opposite b -> a, and when the faces around each vertex form one fan.
 
 Letters: V vertices (N x 3, float64), F faces (M x 3, int64); numpy, because nothing here is differentiated.
 """
@@ -18,13 +18,13 @@ NEXT = np.array([1, 2, 0])
 
 
 def group(count: int, a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Labels of `count` things after joining a[i] with b[i] for every i; labels follow the order of first appearance."""
+    """Labels of `count` things after joining a[i] with b[i] for every i."""
     graph = coo_matrix((np.ones(len(a), dtype=np.int8), (a, b)), shape=(count, count))
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
 def weld(vertices: Vertices, faces: Faces, tolerance: float) -> tuple[Vertices, Faces]:
-    """Merges vertices closer than `tolerance` (transitively, into the first of them), drops collapsed faces and loose vertices."""
+    """Merges vertices closer than `tolerance`, each chain of them into its first; then `compact`."""
     pairs = cKDTree(vertices).query_pairs(tolerance, output_type="ndarray").astype(np.int64)
     labels = group(len(vertices), pairs[:, 0], pairs[:, 1])
     first = np.full(labels.max(initial=-1) + 1, len(vertices))
@@ -40,7 +40,10 @@ def compact(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
 
 
 def cancel_duplicates(faces: Faces) -> Faces:
-    """Of faces on the same three vertices keeps one, or none where as many face one way as the other (a flap without volume)."""
+    """Of faces on the same three vertices keeps one, or none where as many face one way as the other.
+
+    Those are flaps without volume, and a face given twice.
+    """
     if len(faces) == 0:
         return faces
     order = np.argsort(faces, axis=1)
@@ -56,7 +59,7 @@ def cancel_duplicates(faces: Faces) -> Faces:
 
 def half_edges(faces: Faces) -> NDArray[np.int64]:
     """3M x 2 (start, end), row h = 3 f + k."""
-    return np.stack([faces, faces[:, NEXT]], axis=-1).reshape(-1, 2)
+    return np.asarray(np.stack([faces, faces[:, NEXT]], axis=-1).reshape(-1, 2), dtype=np.int64)
 
 
 def is_closed(faces: Faces) -> bool:
@@ -85,17 +88,18 @@ def components(faces: Faces) -> NDArray[np.int64]:
 def volumes(vertices: Vertices, faces: Faces) -> NDArray[np.float64]:
     """Per component the sum of det(a, b, c) / 6: positive for a closed surface that faces outward."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return np.bincount(components(faces), weights=np.einsum("ij,ij->i", a, np.cross(b, c)) / 6.0)
+    weights = np.einsum("ij,ij->i", a, np.cross(b, c)) / 6.0
+    return np.asarray(np.bincount(components(faces), weights=weights), dtype=np.float64)
 
 
 def face_areas(vertices: Vertices, faces: Faces) -> NDArray[np.float64]:
     """Triangle areas, M."""
     a, b, c = (vertices[faces[:, k]] for k in range(3))
-    return np.asarray(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1))
+    return np.asarray(0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1), dtype=np.float64)
 
 
 def orient(faces: Faces) -> Faces:
-    """Flips faces so that neighbours agree on the direction of the edge between them (each component keeps its first face)."""
+    """Flips faces until neighbours agree which side is out; the first face of each component stays as it is."""
     edges = half_edges(faces)
     key = _keys(np.sort(edges, axis=1))
     order = np.argsort(key, kind="stable")
@@ -109,7 +113,7 @@ def orient(faces: Faces) -> Faces:
 
 
 def _parity(count: int, a: NDArray[np.int64], b: NDArray[np.int64], differs: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Propagates "same as" / "opposite of" over the graph of neighbours, breadth first from the first face of each component."""
+    """Carries "same as" and "opposite of" from face to face, breadth first from the first of each component."""
     value = {}
     for i, j, d in zip(a.tolist(), b.tolist(), differs.tolist(), strict=True):
         value[i, j] = value[j, i] = d
@@ -129,8 +133,8 @@ def _parity(count: int, a: NDArray[np.int64], b: NDArray[np.int64], differs: NDA
 def pair_half_edges(vertices: Vertices, faces: Faces) -> NDArray[np.int64]:
     """The opposite half-edge of each half-edge, -1 on a boundary.
 
-    Where more than two faces meet at an edge, neighbours in angle around it are paired across the *inside* of the solid, so
-    that two bodies that touch along an edge come apart.
+    Where more than two faces meet at an edge, neighbours in angle around it are paired across the *inside* of the
+    solid, so that two bodies that touch along an edge come apart.
     """
     edges = half_edges(faces)
     partner = np.full(len(edges), -1)
@@ -148,11 +152,13 @@ def pair_half_edges(vertices: Vertices, faces: Faces) -> NDArray[np.int64]:
     return partner
 
 
-def _pair_around(vertices: Vertices, faces: Faces, edges: NDArray[np.int64], fan: NDArray[np.int64]) -> list[tuple[int, int]]:
+def _pair_around(
+    vertices: Vertices, faces: Faces, edges: NDArray[np.int64], fan: NDArray[np.int64]
+) -> list[tuple[int, int]]:
     """Pairs the half-edges of one crowded edge by angle.
 
-    Seen along a -> b, a face that runs a -> b has the solid on the clockwise side of it: it is paired with the next face
-    clockwise, if that one runs b -> a.
+    Seen along a -> b, a face that runs a -> b has the solid on the clockwise side of it: it is paired with the next
+    face clockwise, if that one runs b -> a.
     """
     a, b = edges[fan].min(), edges[fan].max()
     axis = vertices[b] - vertices[a]
@@ -166,7 +172,7 @@ def _pair_around(vertices: Vertices, faces: Faces, edges: NDArray[np.int64], fan
     ring = fan[np.argsort(angle, kind="stable")].tolist()
     pairs: list[tuple[int, int]] = []
     index = 0
-    while len(ring) >= 2 and index < len(ring):  # like brackets: neighbours (backward, forward) cancel until none is left
+    while index < len(ring) >= 2:  # like brackets: neighbours (backward, forward) cancel until none is left
         h, g = ring[index - 1], ring[index]
         if edges[h, 0] == b and edges[g, 0] == a:
             pairs.append((h, g))
@@ -222,7 +228,10 @@ def split_doubled_edges(vertices: Vertices, faces: Faces, *, nudge: float = 0.05
 
 
 def fill_holes(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces, int]:
-    """Closes every boundary loop: a triangle for three edges, else a fan around the loop's centre. Needs `split_pinches` before."""
+    """Closes every boundary loop: with a triangle if it has three edges, else with a fan around its centre.
+
+    Loops are simple only after `split_pinches`. Returns also how many there were.
+    """
     edges = half_edges(faces)
     open_edges = edges[pair_half_edges(vertices, faces) < 0]
     follow = dict(open_edges.tolist())
@@ -265,7 +274,7 @@ def close(vertices: Vertices, faces: Faces, *, rounds: int = 8) -> tuple[Vertice
 
 
 def _keys(edges: NDArray[np.int64]) -> NDArray[np.int64]:
-    return edges[:, 0] * (edges.max(initial=0) + 1) + edges[:, 1]
+    return np.asarray(edges[:, 0] * (edges.max(initial=0) + 1) + edges[:, 1], dtype=np.int64)
 
 
 def _fans(faces: Faces, partner: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -273,4 +282,4 @@ def _fans(faces: Faces, partner: NDArray[np.int64]) -> NDArray[np.int64]:
     h = np.flatnonzero(partner >= 0)
     p = partner[h]
     following = h - h % 3 + NEXT[h % 3]
-    return group(faces.size, np.r_[h, following], np.r_[p - p % 3 + NEXT[p % 3], p])
+    return group(int(faces.size), np.r_[h, following], np.r_[p - p % 3 + NEXT[p % 3], p])

@@ -1,6 +1,7 @@
 """A place in the texture for every face: xatlas against the clock, and box projection when the clock wins.
 
-Texture coordinates are glTF's (u right, v down), per corner, in [0, 1]. Between two charts lie at least `PADDING` texels.
+Texture coordinates are glTF's (u right, v down), per corner, in [0, 1]. Between two charts lie at least
+`PADDING` texels.
 
 Letters: V vertices (N x 3), F faces (M x 3), T texture size in texels.
 """
@@ -20,6 +21,7 @@ from dreamcraft3d.export.topology import Faces, Vertices
 log = logging.getLogger(__name__)
 
 PADDING = 8
+MAXIMUM_OVERLAP = 0.001
 Uvs = NDArray[np.float64]
 Charts = NDArray[np.int64]
 
@@ -27,15 +29,13 @@ Charts = NDArray[np.int64]
 def unwrap(vertices: Vertices, faces: Faces, *, texture_size: int, seconds: float) -> tuple[Uvs, Charts, str]:
     """Uvs (M x 3 x 2), the chart of each face, and which method made them: "xatlas" or "box"."""
     result = unwrap_xatlas(vertices, faces, texture_size=texture_size, seconds=seconds)
-    if result is not None:
+    if result is not None and overlap(result[0], texture_size) <= MAXIMUM_OVERLAP:
         return *result, "xatlas"
     return *unwrap_box(vertices, faces, texture_size=texture_size), "box"
 
 
-def unwrap_xatlas(
-    vertices: Vertices, faces: Faces, *, texture_size: int, seconds: float
-) -> tuple[Uvs, Charts] | None:
-    """xatlas in a child process that is killed after `seconds`; None when it was, or when it failed or left faces out."""
+def unwrap_xatlas(vertices: Vertices, faces: Faces, *, texture_size: int, seconds: float) -> tuple[Uvs, Charts] | None:
+    """xatlas in a child process that is killed after `seconds`; None when it was, or when it failed."""
     payload = io.BytesIO()
     np.savez(payload, vertices=vertices, faces=faces)
     script = Path(__file__).with_name("xatlas_child.py")
@@ -61,7 +61,8 @@ def unwrap_xatlas(
 def unwrap_box(vertices: Vertices, faces: Faces, *, texture_size: int) -> tuple[Uvs, Charts]:
     """Projects each face along the axis it faces most, and packs connected faces of one axis as one chart.
 
-    Where a chart covers a texel twice (a spiral, a fold) the deeper faces move to a chart of their own, until none does.
+    Where a chart covers a texel twice (a spiral, a fold) the deeper faces move to a chart of their own, until none
+    does.
     """
     axis = _box_axis(vertices, faces)
     flat, depth = _project(vertices, faces, axis)
@@ -92,11 +93,11 @@ def _box_axis(vertices: Vertices, faces: Faces, *, rounds: int = 3) -> NDArray[n
             there = np.flatnonzero(partner[:, k] >= 0)
             votes[there, axis[partner[there, k]]] += 1.0
         axis = np.where(facing > 0.4, votes + facing + 0.5 * (np.arange(6) == axis[:, None]), -1.0).argmax(axis=1)
-    return axis
+    return np.asarray(axis, dtype=np.int64)
 
 
 def _project(vertices: Vertices, faces: Faces, axis: NDArray[np.int64]) -> tuple[Uvs, NDArray[np.float64]]:
-    """Corners on the plane across each face's axis (M x 3 x 2, not mirrored, v down) and the faces' height along the axis."""
+    """Corners on the plane across each face's axis (M x 3 x 2, not mirrored, v down), and heights along that axis."""
     corners = vertices[faces]
     along, sign = axis // 2, np.where(axis % 2 == 0, 1.0, -1.0)
     right, up = (along + 1) % 3, (along + 2) % 3
@@ -138,7 +139,8 @@ def pack(flat: Uvs, charts: Charts, *, texture_size: int) -> Uvs:
     corner = _shelves(np.ceil(extent * small) + 1, texture_size, padding)
     if corner is None:
         raise ValueError(f"{count} charts do not fit into a texture of {texture_size} x {texture_size}")
-    return ((flat - low[charts][:, None]) * small + corner[charts][:, None] + 0.5) / texture_size
+    placed = (flat - low[charts][:, None]) * small + corner[charts][:, None] + 0.5
+    return np.asarray(placed / texture_size, dtype=np.float64)
 
 
 def _shelves(sizes: NDArray[np.float64], side: int, padding: int) -> NDArray[np.float64] | None:

@@ -1,11 +1,12 @@
-"""The unwrap as a process of its own, so that it can be killed: `python xatlas_child.py SIZE PADDING < in.npz > out.npz`.
+"""The unwrap as a process that can be killed: `python xatlas_child.py SIZE PADDING < in.npz > out.npz`.
 
-Started by path and importing nothing but numpy and xatlas, it is up in a tenth of a second and needs little memory. Reads
-`vertices` (V x 3) and `faces` (F x 3); writes `corners` (F x 3, vertex of the atlas) and `uvs` (one per vertex of the atlas,
-in units of the texture's side, v up).
+Started by path and importing nothing but numpy and xatlas, it is up in a tenth of a second and needs little memory.
+Reads `vertices` (V x 3) and `faces` (F x 3); writes `corners` (F x 3, vertex of the atlas) and `uvs` (one per vertex
+of the atlas, in units of the texture's side, v up).
 
-xatlas treats a wanted resolution as a hint and may end up half as large again, which would shrink the padding. So the charts
-are made once, and packed again (cheap) for smaller and smaller hints until they fit into SIZE texels with PADDING between them.
+xatlas treats a wanted resolution as a hint and may end up half as large again, which would shrink the padding. So the
+charts are made once, and packed again (cheap) for smaller and smaller hints until they fit into SIZE texels with
+PADDING between them.
 """
 
 import io
