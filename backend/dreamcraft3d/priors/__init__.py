@@ -1,0 +1,1 @@
+"""Pretrained denoisers that guide the optimisation, behind one protocol."""

@@ -1,0 +1,298 @@
+"""Trains the bundled prior: diffusion on pictures of procedural objects, within a budget of minutes.
+
+The loss is that of v-prediction written on the clean picture, |x0_hat - x0|^2 min(1 / sigma_t^2, 5): the network predicts x0
+(cleaner colours early on), weights stay even over the range t in [.2, .9] that distillation asks, and half the timesteps are
+drawn there. AdamW, cosine to zero over the budget, EMA, 10 % reference dropout for guidance.
+
+On the CPU each worker thread computes the gradient of its share of the batch with one core; the weights are shared and the
+gradients added in a fixed order. A barrier per step instead of one per operator is what keeps a shared machine busy.
+
+A run is a folder: `world-N/` (cached pictures), `checkpoint.pt` (resumes exactly), `log.jsonl`, `sheet-*.png`, `bundled.safetensors`.
+"""
+
+import argparse
+import copy
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dreamcraft3d.functional.diffusion import add_noise, cosine_alphas_cumprod
+from dreamcraft3d.priors.bundled import WEIGHTS, BundledNetwork, BundledPrior, pose_vector
+from dreamcraft3d.training.dataset import Batch, World, world_folder, write_shard
+from dreamcraft3d.training.report import held_out_figures, sample_sheet
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FOLDER = Path(".cache/prior")
+SHARDS = 48  # of 256 objects
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train. The budget is `minutes` of training in all (over resumes), or `steps` where given (tests)."""
+
+    minutes: float = 90.0
+    steps: int | None = None
+    batch: int = 16
+    learning_rate: float = 6e-4
+    warm_up: int = 300
+    weight_decay: float = 0.01
+    ema: float = 0.999
+    dropout: float = 0.1
+    workers: int = 2
+    seed: int = 0
+    shards: int = SHARDS
+    checkpoint_minutes: float = 5.0
+    sheet_minutes: float = 10.0
+    log_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class _Share:
+    """One worker's part of a batch, with its noise and timesteps drawn."""
+
+    reference: Float[Tensor, "B 4 H W"]
+    x: Float[Tensor, "B 4 H W"]
+    x_t: Float[Tensor, "B 4 H W"]
+    t: Int[Tensor, " B"]
+    pose: Float[Tensor, "B P"]
+
+
+class Trainer:
+    """Network, EMA, optimiser and random state of one run."""
+
+    def __init__(self, settings: TrainSettings, *, network: BundledNetwork | None = None, device: str = "cpu") -> None:
+        torch.manual_seed(settings.seed)
+        self.settings, self.device = settings, torch.device(device)
+        self.network = (network or BundledNetwork()).to(self.device, memory_format=torch.channels_last).train()
+        self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.alphas_cumprod = cosine_alphas_cumprod()
+        self.step, self.seconds = 0, 0.0
+        workers = settings.workers if self.device.type == "cpu" else 1
+        self._replicas = [self.network, *(_sharing_weights(self.network) for _ in range(workers - 1))]
+        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is used up."""
+        steps = self.settings.steps
+        return self.step / steps if steps is not None else self.seconds / (60.0 * self.settings.minutes)
+
+    def train_step(self, batch: Batch) -> float:
+        """One optimiser step; returns the loss."""
+        rate = self.settings.learning_rate * min(1.0, (self.step + 1) / self.settings.warm_up)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * min(self.progress, 1.0)))
+        shares = self._shares(batch, len(self._replicas))
+        run = self._pool.map if self._pool else map
+        losses = list(run(self._backward, self._replicas, shares, [len(s.t) / len(batch.pose) for s in shares]))
+        parameters = list(self.network.parameters())
+        for replica in self._replicas[1:]:
+            for parameter, twin in zip(parameters, replica.parameters(), strict=True):
+                if parameter.grad is not None and twin.grad is not None:
+                    parameter.grad.add_(twin.grad)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.optimiser.step()
+        for replica in self._replicas:
+            replica.zero_grad(set_to_none=True)
+        self.step += 1
+        keep = min(self.settings.ema, (1.0 + self.step) / (10.0 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), parameters, 1.0 - keep)
+        return sum(losses)
+
+    def _shares(self, batch: Batch, count: int) -> list[_Share]:
+        size = len(batch.pose)
+        x = 2.0 * batch.target - 1.0
+        dropped = torch.rand(size, 1, 1, 1, generator=self.generator) < self.settings.dropout
+        reference = torch.where(dropped, -1.0, 2.0 * batch.reference - 1.0)
+        t = draw_timesteps(size, len(self.alphas_cumprod), self.generator)
+        noise = torch.randn(x.shape, generator=self.generator)
+        pose = pose_vector(*batch.pose.unbind(1))
+        whole = (reference, x, add_noise(x, noise, self.alphas_cumprod, t), t, pose)
+        pieces = zip(*(tensor.to(self.device).chunk(count) for tensor in whole), strict=True)
+        return [_Share(*piece) for piece in pieces]
+
+    def _backward(self, network: BundledNetwork, share: _Share, weight: float) -> float:
+        code = network.encoder(share.reference)
+        error = (network(share.x_t, share.t, code, share.pose) - share.x).square().mean((1, 2, 3))
+        sigma2 = 1.0 - self.alphas_cumprod.to(share.t.device)[share.t]
+        loss = weight * (error * (1.0 / sigma2).clamp(max=5.0)).mean()
+        loss.backward()
+        return float(loss.detach())
+
+    def save(self, path: Path) -> None:
+        """Everything that resuming needs, written to the side and renamed."""
+        state = {
+            "network": self.network.state_dict(), "settings": self.network.settings, "ema": self.ema.state_dict(),
+            "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
+            "step": self.step, "seconds": self.seconds, "training": asdict(self.settings),
+        }  # fmt: skip
+        temporary = path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Goes on where `save` stopped."""
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.ema.load_state_dict(state["ema"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.generator.set_state(state["generator"].cpu())
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def draw_timesteps(size: int, total: int, generator: torch.Generator) -> Int[Tensor, " B"]:
+    """Three quarters uniform in [.2, .9] of the range, one quarter uniform over all of it."""
+    draw = torch.rand(2, size, generator=generator)
+    share = torch.where(draw[0] < 0.75, 0.2 + 0.7 * draw[1], draw[1])
+    return (share * total).long().clamp(max=total - 1)
+
+
+def train(
+    *,
+    minutes: float = 90.0,
+    resume: bool = True,
+    folder: Path = DEFAULT_FOLDER,
+    export: Path | None = None,
+    settings: TrainSettings | None = None,
+    device: str = "cpu",
+    on_log: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Trains within the budget and returns the path of the exported weights (EMA, fp16).
+
+    Args:
+        minutes: training time in all; a resumed run counts what it has used before.
+        resume: go on from `folder`/checkpoint.pt where there is one.
+        folder: pictures (drawn first where missing), checkpoint, log and sheets.
+        export: a second place for the weights, renewed at every checkpoint.
+        settings: everything else; its `minutes` give way to the argument.
+        on_log: receives each log record (step, images, loss, img_per_s, minutes).
+    """
+    settings = TrainSettings(**{**asdict(settings or TrainSettings()), "minutes": minutes})
+    cache = world_folder(folder)
+    for index in range(settings.shards):
+        write_shard(cache, index)
+    trainer, checkpoint = Trainer(settings, device=device), folder / "checkpoint.pt"
+    if resume and checkpoint.exists():
+        trainer.load(checkpoint)
+        logger.info("resuming at step %d, %.1f minutes", trainer.step, trainer.seconds / 60.0)
+    targets = [folder / WEIGHTS, *([export] if export else [])]
+    _loop(trainer, World(cache), folder, targets, on_log)
+    return targets[0]
+
+
+def _loop(
+    trainer: Trainer, world: World, folder: Path, targets: list[Path], on_log: Callable[[dict[str, Any]], None] | None
+) -> None:
+    settings, checkpoint = trainer.settings, folder / "checkpoint.pt"
+    started, before = time.monotonic(), trainer.seconds
+    logged = saved = sheeted = before
+    losses: list[float] = []
+    first = trainer.step
+    while trainer.progress < 1.0:
+        losses.append(trainer.train_step(world.batch(settings.batch, trainer.generator)))
+        trainer.seconds = before + time.monotonic() - started
+        if trainer.seconds - logged >= settings.log_seconds:
+            speed = settings.batch * (trainer.step - first) / (trainer.seconds - logged)
+            _log(folder, on_log, {
+                "step": trainer.step, "images": trainer.step * settings.batch, "loss": round(sum(losses) / len(losses), 5),
+                "img_per_s": round(speed, 1), "minutes": round(trainer.seconds / 60.0, 2),
+            })  # fmt: skip
+            logged, losses, first = trainer.seconds, [], trainer.step
+        if trainer.seconds - saved >= 60.0 * settings.checkpoint_minutes:
+            _save(trainer, checkpoint, targets)
+            world.refresh()
+            saved = trainer.seconds
+        if trainer.seconds - sheeted >= 60.0 * settings.sheet_minutes:
+            _judge(trainer, folder, on_log)
+            sheeted = trainer.seconds = before + time.monotonic() - started
+    _save(trainer, checkpoint, targets)
+
+
+def _save(trainer: Trainer, checkpoint: Path, targets: list[Path]) -> None:
+    trainer.save(checkpoint)
+    for target in targets:
+        write_weights(trainer.ema, target)
+
+
+def _judge(trainer: Trainer, folder: Path, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+    """Draws a sample sheet and logs the figures of a few held-out objects."""
+    prior = BundledPrior(copy.deepcopy(trainer.ema)).to(trainer.device)
+    sample_sheet(prior, folder / f"sheet-{trainer.step:06d}.png")
+    figures = held_out_figures(prior, range(24), views=2, steps=12)
+    _log(folder, on_log, {"step": trainer.step, **{name: round(value, 4) for name, value in asdict(figures).items()}})
+
+
+def _log(folder: Path, on_log: Callable[[dict[str, Any]], None] | None, record: dict[str, Any]) -> None:
+    logger.info("%s", record)
+    with (folder / "log.jsonl").open("a") as file:
+        file.write(json.dumps(record) + "\n")
+    if on_log is not None:
+        on_log(record)
+
+
+def write_weights(network: BundledNetwork, path: Path) -> None:
+    """The network as a safetensors file: fp16 weights, its settings as metadata; written to the side and renamed."""
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    tensors = {name: tensor.detach().half().contiguous().cpu() for name, tensor in network.state_dict().items()}
+    save_file(tensors, str(temporary), metadata={"network": json.dumps(network.settings)})
+    temporary.chmod(0o644)
+    temporary.replace(path)
+
+
+def export_weights(checkpoint: Path, path: Path) -> Path:
+    """The EMA weights of a checkpoint as a file that `BundledPrior.load` reads."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    network = BundledNetwork(**{**state["settings"], "channels": tuple(state["settings"]["channels"])})
+    network.load_state_dict(state["ema"])
+    write_weights(network, path)
+    return path
+
+
+def _sharing_weights(network: BundledNetwork) -> BundledNetwork:
+    """A copy with the same weight storage and gradients of its own."""
+    twin = copy.deepcopy(network)
+    for parameter, original in zip(twin.parameters(), network.parameters(), strict=True):
+        parameter.data = original.data
+    return twin
+
+
+def main() -> None:
+    """`python -m dreamcraft3d.training.train`: trains, or only exports a checkpoint."""
+    parser = argparse.ArgumentParser(description="train the bundled prior")
+    parser.add_argument("--minutes", type=float, default=90.0)
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
+    parser.add_argument("--export", type=Path, help="where the weights go, at every checkpoint")
+    parser.add_argument("--export-only", action="store_true", help="write the checkpoint's weights to --export and stop")
+    parser.add_argument("--fresh", action="store_true", help="do not resume")
+    parser.add_argument("--workers", type=int, default=2)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if arguments.export_only:
+        export_weights(arguments.folder / "checkpoint.pt", arguments.export)
+        return
+    settings = TrainSettings(workers=arguments.workers)
+    train(minutes=arguments.minutes, resume=not arguments.fresh, folder=arguments.folder, export=arguments.export,
+          settings=settings)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
