@@ -37,7 +37,8 @@ def face_crosses(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> F
 
 def face_areas(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, " F"]:
     """Areas, in squared units of the vertices."""
-    return 0.5 * torch.linalg.vector_norm(face_crosses(vertices, faces), dim=-1)
+    lengths: Tensor = torch.linalg.vector_norm(face_crosses(vertices, faces), dim=-1)
+    return 0.5 * lengths
 
 
 def face_normals(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, "F 3"]:

@@ -120,10 +120,11 @@ def antialias(
     tau = _crossing_fraction(clip, ends, pixels, others, direction, raster.face_ids.shape[1:])
     near = tau < 0.5
     target, source = torch.where(near, pixels, others), torch.where(near, others, pixels)
-    flat = image.reshape(-1, image.shape[-1])
     amount = torch.where(near, 0.5 - tau, tau - 0.5)[:, None]  # not abs(): its gradient vanishes at an edge halfway
-    blend = amount * (flat.index_select(0, source) - flat.index_select(0, target))
-    return flat.index_add(0, target, blend).reshape(image.shape)
+    blended: Tensor = _Blend.apply(  # type: ignore[no-untyped-call]
+        image.reshape(-1, image.shape[-1]), amount, target, source
+    )
+    return blended.reshape(image.shape)
 
 
 def _silhouette_pairs(
@@ -172,6 +173,25 @@ def _crossing_fraction(
     steep = (span.abs() > reach.abs()) | ((span.abs() == reach.abs()) & (direction == 0))
     tau = (along[:, 0] * across[:, 1] - along[:, 1] * across[:, 0]) / torch.where(steep, span, torch.ones_like(span))
     return torch.where(steep, tau, torch.full_like(tau, 0.5)).clamp(0.0, 1.0)
+
+
+class _Blend(torch.autograd.Function):
+    """pixels[target] += amount (pixels[source] - pixels[target]), all from the same old pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, pixels: Tensor, amount: Tensor, target: Tensor, source: Tensor) -> Tensor:
+        contrast = pixels.index_select(0, source) - pixels.index_select(0, target)
+        ctx.save_for_backward(amount, contrast, target, source)
+        return pixels.index_add(0, target, amount * contrast)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        amount, contrast, target, source = ctx.saved_tensors
+        at_target = grad.index_select(0, target)
+        moved = amount * at_target
+        grad_pixels = grad.index_add(0, source, moved).index_add_(0, target, -moved)
+        return grad_pixels, (at_target * contrast).sum(-1, keepdim=True), None, None
 
 
 class _Rasterize(torch.autograd.Function):
