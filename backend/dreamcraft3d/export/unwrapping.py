@@ -39,7 +39,7 @@ def unwrap_xatlas(vertices: Vertices, faces: Faces, *, texture_size: int, second
     payload = io.BytesIO()
     np.savez(payload, vertices=vertices, faces=faces)
     script = Path(__file__).with_name("xatlas_child.py")
-    command = [sys.executable, str(script), str(texture_size), str(PADDING)]
+    command = [sys.executable, "-P", str(script), str(texture_size), str(PADDING), str(int(seconds) + 5)]
     try:
         done = subprocess.run(command, input=payload.getvalue(), capture_output=True, timeout=seconds, check=True)
     except subprocess.TimeoutExpired:

@@ -1,8 +1,8 @@
-"""The unwrap as a process that can be killed: `python xatlas_child.py SIZE PADDING < in.npz > out.npz`.
+"""The unwrap as a process that can be killed: `python xatlas_child.py SIZE PADDING SECONDS < IN > OUT`.
 
 Started by path and importing nothing but numpy and xatlas, it is up in a tenth of a second and needs little memory.
-Reads `vertices` (V x 3) and `faces` (F x 3); writes `corners` (F x 3, vertex of the atlas) and `uvs` (one per vertex
-of the atlas, in units of the texture's side, v up).
+Reads an npz of `vertices` (V x 3) and `faces` (F x 3); writes one of `corners` (F x 3, vertex of the atlas) and `uvs`
+(one per vertex of the atlas, in units of the texture's side, v up).
 
 xatlas treats a wanted resolution as a hint and may end up half as large again, which would shrink the padding. So the
 charts are made once, and packed again (cheap) for smaller and smaller hints until they fit into SIZE texels with
@@ -10,6 +10,7 @@ PADDING between them.
 """
 
 import io
+import signal
 import sys
 
 import numpy as np
@@ -18,7 +19,9 @@ import xatlas
 
 def main() -> None:
     """Unwraps what stands on standard input."""
-    size, padding = (int(argument) for argument in sys.argv[1:3])
+    size, padding, seconds = (int(argument) for argument in sys.argv[1:4])
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)  # ends this process even if the parent was killed and cannot do it
     data = np.load(io.BytesIO(sys.stdin.buffer.read()))
     charts = xatlas.Atlas()
     charts.add_mesh(data["vertices"].astype(np.float32), data["faces"].astype(np.uint32))
