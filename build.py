@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""The one entry point of a developer. It needs Python 3.11 or later and nothing else.
+
+    python3 build.py setup              make .venv and install everything
+    python3 build.py demo               set up what is missing, then turn examples/mushroom.png into a mesh
+    python3 build.py test [--fast] ...  set up what is missing, then run the tests (further words go to pytest)
+    python3 build.py lint               ruff and mypy
+
+All of it may be repeated and interrupted: what is already there is not done again. The installed state is a stamp in
+.venv, written last and named by what was installed (pyproject.toml and Python); without a fitting stamp the
+installation is repeated.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit(
+        "DreamCraft needs Python 3.11 or later; this is {}.{}. Install a newer one from https://www.python.org "
+        "and run this again with it.".format(*sys.version_info[:2])
+    )
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+TOOLS = ROOT / ".tools"
+STAMP = VENV / "dreamcraft-setup.json"
+PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+RUN: tuple[str, ...] = ()
+"""Optional parts that a run needs: none."""
+
+DEVELOP = ("dev",)
+"""Optional parts that tests and checks need."""
+
+VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
+
+
+class BuildError(Exception):
+    """Something that the developer can act on; shown as one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    parser = argparse.ArgumentParser(description="Set up, try, test and check DreamCraft.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("setup", help="make .venv and install everything")
+    commands.add_parser("demo", help="set up what is missing, then turn a picture into a mesh")
+    testing = commands.add_parser("test", help="set up what is missing, then run the tests")
+    testing.add_argument("--fast", action="store_true", help="leave out the slow ones")
+    commands.add_parser("lint", help="ruff and mypy")
+    known, rest = parser.parse_known_args(arguments)
+    if rest and known.command != "test":
+        parser.error(f"unknown words: {' '.join(rest)}")
+    try:
+        if known.command == "setup":
+            return setup()
+        if known.command == "demo":
+            return demo()
+        if known.command == "lint":
+            return lint()
+        return test(rest, fast=known.fast)
+    except BuildError as error:
+        print(f"build.py: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nbuild.py: stopped; run the same command again to go on.", file=sys.stderr)
+        return 130
+
+
+def setup() -> int:
+    """Everything that developing needs."""
+    install(DEVELOP)
+    install_validator()
+    say("ready. Try: python3 build.py demo")
+    return 0
+
+
+def demo() -> int:
+    """The main job on a picture of the repository."""
+    picture, out = ROOT / "examples" / "mushroom.png", ROOT / "out" / "demo"
+    install(RUN)
+    say(f"turning {picture.relative_to(ROOT)} into a mesh (the first run also compiles kernels)")
+    command = ["-m", "dreamcraft3d", "generate", str(picture), "--preset", "preview", "--out", str(out)]
+    code = run(command)
+    if code == 0:
+        say(f"look at {out / 'turntable.png'}, and open {out / 'result.glb'} in Blender")
+    return code
+
+
+def test(words: Sequence[str], *, fast: bool) -> int:
+    """The whole suite, the quick part first; stops at the first part that fails."""
+    install(DEVELOP)
+    install_validator()
+    for marker in ["not slow"] if fast else ["not slow", "slow"]:
+        say(f"tests that are {marker}")
+        code = run(["-m", "pytest", "-m", marker, *words])
+        if code not in (0, 5):  # 5: none was selected
+            return code
+    return 0
+
+
+def lint() -> int:
+    """Style, formatting and types; runs all three and fails if one does."""
+    install(DEVELOP)
+    checks = (["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"])
+    return max(run(check) for check in checks)
+
+
+# --- setting up -----------------------------------------------------------------------------------
+
+
+def install(extras: Sequence[str]) -> None:
+    """Makes .venv and installs the project with these optional parts, unless that was done before."""
+    done = stamped()
+    if done is not None and set(extras) <= set(done):
+        return
+    start = time.monotonic()
+    wanted = sorted({*extras, *(done or ())})
+    make_venv()
+    target = f".[{','.join(wanted)}]" if wanted else "."
+    say("installing torch, warp and the other packages (several hundred megabytes the first time)")
+    STAMP.unlink(missing_ok=True)
+    if run(["-m", "pip", "install", "--disable-pip-version-check", "--editable", target]) != 0:
+        raise BuildError(
+            "pip could not install the packages; its message is above. Check the network and run this again."
+        )
+    partial = STAMP.with_suffix(".partial")
+    partial.write_text(json.dumps({"key": key(), "extras": wanted}), encoding="utf-8")
+    partial.replace(STAMP)
+    say(f"installed in {time.monotonic() - start:.0f} s")
+
+
+def stamped() -> list[str] | None:
+    """The optional parts that are installed; None if the installation is missing, unfinished or out of date."""
+    try:
+        stamp = json.loads(STAMP.read_text(encoding="utf-8"))
+        return list(stamp["extras"]) if stamp["key"] == key() and PYTHON.exists() else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def key() -> str:
+    """Names an installation: the packages that are asked for, where the source is, and for which Python."""
+    digest = hashlib.sha256()
+    for part in ((ROOT / "pyproject.toml").read_bytes(), str(ROOT).encode(), str(sys.version_info[:2]).encode()):
+        digest.update(hashlib.sha256(part).digest())
+    return digest.hexdigest()
+
+
+def make_venv() -> None:
+    """A working .venv: kept if its Python runs and is of this version, else made new."""
+    if _version_of(PYTHON) == str(sys.version_info[:2]):
+        return
+    say(f"making {VENV.name} with Python {sys.version_info[0]}.{sys.version_info[1]}")
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
+    if made.returncode != 0:
+        raise BuildError("cannot make a virtual environment. On Debian and Ubuntu: sudo apt install python3-venv.")
+
+
+def _version_of(python: Path) -> str | None:
+    """(major, minor) of an environment's Python, as text; None if it does not run, or has no pip."""
+    probe = "import sys, pip; print(sys.version_info[:2])"
+    try:
+        found = subprocess.run([str(python), "-c", probe], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def install_validator() -> None:
+    """The Khronos glTF validator for the tests, where npm is; the tests that need it are skipped elsewhere."""
+    npm = shutil.which("npm")
+    if npm is None or (TOOLS / "node_modules" / "gltf-validator").is_dir():
+        return
+    say("installing the glTF validator")
+    TOOLS.mkdir(exist_ok=True)
+    command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(TOOLS), VALIDATOR]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+        say("npm could not install it; the tests that need it will be skipped")
+
+
+# --- small parts ----------------------------------------------------------------------------------
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the environment's Python in the project's folder and returns its exit code. Ctrl-C reaches the child, too."""
+    child = subprocess.Popen([str(PYTHON), *arguments], cwd=ROOT)
+    while True:
+        try:
+            return child.wait()
+        except KeyboardInterrupt:
+            continue  # the child got it as well and decides what to do
+
+
+def say(text: str) -> None:
+    """A line about what happens next."""
+    print(f"== {text}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
