@@ -110,19 +110,20 @@ def antialias(
 
     If the edge crosses the segment from the nearer surface's pixel P to Q at fraction tau, then for tau < 1/2 P moves
     towards Q's colour by 1/2 - tau, else Q towards P's by tau - 1/2: an edge that moves changes the picture's sum by
-    the area it sweeps. Steep edges act on horizontal pairs, flat edges on vertical ones, so none counts twice. tau
-    carries the gradient to the clip positions of the edge's ends; the image's own gradient passes through the blend.
-    Stack several images along C rather than call this several times.
+    the area it sweeps. An edge acts on horizontal pairs with the weight dy^2 / (dx^2 + dy^2) and on vertical ones with
+    the rest, so that it counts once. Triangles may be far smaller than a pixel. tau carries the gradient to the clip
+    positions of the edge's ends, the weight does not (of a tiny edge it would be noise); the image's own gradient
+    passes through the blend. Stack several images along C rather than call this several times.
     """
     clip = clip.float().contiguous()
     topology = topology or edge_topology(faces, clip.shape[1])
     pixels, others, ends, direction = _silhouette_pairs(raster, clip.detach(), faces, topology)
-    tau = _crossing_fraction(clip, ends, pixels, others, direction, raster.face_ids.shape[1:])
+    tau, weight = _crossing_fraction(clip, ends, pixels, others, direction, raster.face_ids.shape[1:])
     near = tau < 0.5
     target, source = torch.where(near, pixels, others), torch.where(near, others, pixels)
-    amount = torch.where(near, 0.5 - tau, tau - 0.5)[:, None]  # not abs(): its gradient vanishes at an edge halfway
+    amount = weight * torch.where(near, 0.5 - tau, tau - 0.5)  # not abs(): its gradient vanishes at an edge halfway
     blended: Tensor = _Blend.apply(  # type: ignore[no-untyped-call]
-        image.reshape(-1, image.shape[-1]), amount, target, source
+        image.reshape(-1, image.shape[-1]), amount[:, None], target, source
     )
     return blended.reshape(image.shape)
 
@@ -158,9 +159,8 @@ def _silhouette_pairs(
 
 def _crossing_fraction(
     clip: Tensor, ends: Tensor, pixels: Tensor, others: Tensor, direction: Tensor, size: Sequence[int]
-) -> Tensor:
-    """tau of each pair, differentiable in the clip positions; 1/2 (no blending) for edges that the other direction
-    handles."""
+) -> tuple[Tensor, Tensor]:
+    """tau of each pair, differentiable in the clip positions, and its weight."""
     height, width = size
     rows = (pixels // (height * width) * clip.shape[1])[:, None] + ends
     corner = clip.reshape(-1, 4).index_select(0, rows.reshape(-1)).reshape(-1, 2, 4)
@@ -170,9 +170,11 @@ def _crossing_fraction(
     horizontal = (direction == 0)[:, None]
     along, across = torch.where(horizontal, right, down) * sign, torch.where(horizontal, down, right)
     span, reach = across[:, 1] - across[:, 0], along[:, 1] - along[:, 0]
-    steep = (span.abs() > reach.abs()) | ((span.abs() == reach.abs()) & (direction == 0))
-    tau = (along[:, 0] * across[:, 1] - along[:, 1] * across[:, 0]) / torch.where(steep, span, torch.ones_like(span))
-    return torch.where(steep, tau, torch.full_like(tau, 0.5)).clamp(0.0, 1.0)
+    # The kernel saw the ends on both sides of the line; here rounding may put both on it.
+    safe = torch.where(span == 0, torch.ones_like(span), span)
+    tau = (along[:, 0] * across[:, 1] - along[:, 1] * across[:, 0]) / safe
+    weight = span.square() / (span.square() + reach.square()).clamp_min(1e-30)
+    return tau.clamp(0.0, 1.0), weight.detach()
 
 
 class _Blend(torch.autograd.Function):

@@ -83,10 +83,11 @@ def antialias(
                     edge = _silhouette_edge(points.detach(), corners, across_edge, ids[b][near[0]][near[1]])
                     if edge is None:
                         continue
-                    tau = _tau(points[edge[0]], points[edge[1]], horizontal=right == 1)
+                    tau = _intersection(points[edge[0]], points[edge[1]]).clamp(0.0, 1.0)
+                    along, across = (points[edge[1]] - points[edge[0]]).detach().square()
                     target, source = (near, far) if tau < 0.5 else (far, near)
                     amount = 0.5 - tau if tau < 0.5 else tau - 0.5
-                    delta = amount * (image[b, *source] - image[b, *target])
+                    delta = across / (along + across) * amount * (image[b, *source] - image[b, *target])
                     place = torch.zeros(height, width, 1, dtype=image.dtype)
                     place[target] = 1.0
                     alone = torch.nn.functional.pad((place * delta)[None], (0, 0, 0, 0, 0, 0, b, views - 1 - b))
@@ -163,10 +164,3 @@ def _intersection(a: Float[Tensor, "2"], b: Float[Tensor, "2"]) -> Float[Tensor,
     """Where the line through a and b meets across = 0."""
     return (a[0] * b[1] - b[0] * a[1]) / (b[1] - a[1])
 
-
-def _tau(a: Float[Tensor, "2"], b: Float[Tensor, "2"], *, horizontal: bool) -> Float[Tensor, ""]:
-    """The fraction, or 1/2 (no blending) where the edge belongs to pairs of the other direction."""
-    reach, span = (b - a).detach().abs().tolist()
-    if span > reach or (span == reach and horizontal):
-        return _intersection(a, b).clamp(0.0, 1.0)
-    return torch.full_like(a[0], 0.5)
