@@ -1,6 +1,7 @@
 """Weights and sums along packed rays: closed forms, the twin, nerfacc as an independent witness, opaque samples."""
 
 import importlib.util
+import math
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_opaque_samples_have_finite_and_exact_gradients() -> None:
     (grad,) = torch.autograd.grad(
         render_weights(alphas, torch.tensor([0, 5])) @ torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0]), alphas
     )
-    # Behind alpha_1 = 1 there is no light; in front of it d/d alpha_0 = 1 - 2 and d/d alpha_1 = (2 - what lies behind) / 2.
+    # Behind alpha_1 = 1 there is no light; d/d alpha_0 = 1 - 2 and d/d alpha_1 = (2 - what lies behind) / 2.
     torch.testing.assert_close(grad, torch.tensor([-1.0, 0.5 * (2.0 - (0.25 * 4.0 + 0.75 * 8.0)), 0.0, 0.0, 0.0]))
 
 
@@ -74,7 +75,7 @@ def test_light_is_conserved(rays: list[list[float]]) -> None:
     alphas = torch.tensor([a for ray in rays for a in ray])
     offsets = torch.tensor([0, *(len(ray) for ray in rays)]).cumsum(0)
     weights = render_weights(alphas, offsets)
-    passed = torch.stack([torch.tensor(ray).prod() if ray else torch.tensor(1.0) for ray in [[1 - a for a in r] for r in rays]])
+    passed = torch.tensor([math.prod(1.0 - a for a in ray) for ray in rays])
     assert bool(((weights >= 0.0) & (weights <= 1.0)).all())
     torch.testing.assert_close(accumulate(weights, None, offsets)[:, 0], 1.0 - passed, rtol=0.0, atol=1e-5)
 

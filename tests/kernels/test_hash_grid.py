@@ -23,7 +23,7 @@ def random_inputs(layout: HashGridLayout, count: int, seed: int = 0) -> tuple[Te
 
 
 def scalar_row(corner: tuple[int, ...], resolution: int, size: int) -> int:
-    """Row within a level, as tiny-cuda-nn finds it: strides until they exceed the level, else the hash; modulo the size."""
+    """Row within a level, as tiny-cuda-nn finds it: strides unless they exceed the level, else the hash."""
     stride, index = 1, 0
     for coordinate in corner:
         if stride > size:
@@ -79,9 +79,8 @@ def test_values_and_gradients_equal_the_twin_s(features: int) -> None:
     ours, theirs = hash_encode(points, table, layout), twin.hash_encode(points, table, layout)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     grad = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
-    for mine, reference in zip(
-        torch.autograd.grad(ours, (points, table), grad), torch.autograd.grad(theirs, (points, table), grad), strict=True
-    ):
+    pairs = zip(*(torch.autograd.grad(output, (points, table), grad) for output in (ours, theirs)), strict=True)
+    for mine, reference in pairs:
         torch.testing.assert_close(mine, reference, rtol=1e-3, atol=1e-3)
 
 

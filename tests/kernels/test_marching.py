@@ -40,7 +40,9 @@ def lattice(samples: Samples, step: float, start: Tensor) -> set[tuple[int, int]
     return set(zip(samples.ray_indices.tolist(), k.tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("resolution", "share", "half_extent"), [(8, 0.3, 1.0), (33, 0.05, 1.0), (16, 1.0, 2.0), (5, 0.5, 0.4)])
+@pytest.mark.parametrize(
+    ("resolution", "share", "half_extent"), [(8, 0.3, 1.0), (33, 0.05, 1.0), (16, 1.0, 2.0), (5, 0.5, 0.4)]
+)
 @pytest.mark.parametrize("near", [0.0, 1.3])
 @pytest.mark.parametrize("jitter", [False, True])
 def test_samples_equal_the_twin_s(resolution: int, share: float, half_extent: float, near: float, jitter: bool) -> None:
@@ -71,7 +73,8 @@ def test_samples_are_packed_and_ascending() -> None:
     same_ray = samples.ray_indices.diff() == 0
     assert bool((samples.ray_indices.diff() >= 0).all())
     assert bool((samples.t_starts.diff()[same_ray] > 0.049).all())
-    torch.testing.assert_close(samples.t_ends - samples.t_starts, torch.full_like(samples.t_starts, 0.05), rtol=0, atol=1e-5)
+    lengths = samples.t_ends - samples.t_starts
+    torch.testing.assert_close(lengths, torch.full_like(lengths, 0.05), rtol=0, atol=1e-5)
 
 
 def test_a_full_grid_is_sampled_over_the_whole_chord() -> None:

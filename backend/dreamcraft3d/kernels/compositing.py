@@ -1,7 +1,7 @@
 """Volume rendering along packed rays: weights from opacities, and weighted sums (method section 5.6).
 
-Samples are packed by ray: ray r owns entries ray_offsets[r] : ray_offsets[r + 1]. Each ray is summed by one thread in order, so
-results are bitwise reproducible on every device. The CUDA path has never run on a GPU in our hands.
+Samples are packed by ray: ray r owns entries ray_offsets[r] : ray_offsets[r + 1]. Each ray is summed by one thread,
+in order: results are bitwise reproducible on every device. The CUDA path has never run on a GPU in our hands.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ def render_weights(alphas: Float[Tensor, " M"], ray_offsets: Int[Tensor, " R+1"]
         ValueError: `alphas` is not float32.
     """
     _check(alphas)
-    weights: Tensor = _RenderWeights.apply(alphas.contiguous(), ray_offsets.contiguous())
+    weights: Tensor = _RenderWeights.apply(alphas.contiguous(), ray_offsets.contiguous())  # type: ignore[no-untyped-call]
     return weights
 
 
@@ -44,7 +44,8 @@ def accumulate(
     """
     values = torch.ones_like(weights)[:, None] if values is None else values
     _check(weights, values)
-    sums: Tensor = _Accumulate.apply(weights.contiguous(), values.contiguous(), ray_offsets.contiguous())
+    inputs = (weights.contiguous(), values.contiguous(), ray_offsets.contiguous())
+    sums: Tensor = _Accumulate.apply(*inputs)  # type: ignore[no-untyped-call]
     return sums
 
 

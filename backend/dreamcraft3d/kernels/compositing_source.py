@@ -1,7 +1,10 @@
 """The Warp source of compositing: one text for CPU and CUDA, one thread per ray. `compositing.py` is its door to torch.
 
-Letters: alpha opacity of a segment, T transmittance in front of it, w = T alpha its weight, g gradient of the loss in w.
+Letters: alpha opacity of a segment, T transmittance in front of it, w = T alpha its weight, g d loss / d w.
 """
+
+# mypy: disable-error-code="valid-type,no-untyped-def"
+# ruff: noqa: UP018 - in a kernel float(0.0) makes a variable; a bare literal is a constant
 
 from functools import cache
 from types import SimpleNamespace
@@ -33,7 +36,7 @@ def compositing_kernels() -> SimpleNamespace:
         alphas: wp.array(dtype=wp.float32), offsets: wp.array(dtype=wp.int64), first: int,
         transmittance: wp.array(dtype=wp.float32), grad: wp.array(dtype=wp.float32), result: wp.array(dtype=wp.float32),
     ):  # fmt: skip
-        """d loss / d alpha_i = T_i (g_i - B_i), with B_i = g_{i+1} alpha_{i+1} + (1 - alpha_{i+1}) B_{i+1} from the far end.
+        """d loss / d alpha_i = T_i (g_i - B_i); B_i = g_k alpha_k + (1 - alpha_k) B_k, k = i + 1, from the far end.
 
         B_i is the loss per unit of light that passes segment i; nothing is divided by 1 - alpha.
         """
@@ -58,8 +61,8 @@ def sum_kernels(channels: int) -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False, module="unique")
     def gather(
-        weights: wp.array(dtype=wp.float32), values: wp.array(dtype=vector), offsets: wp.array(dtype=wp.int64), first: int,
-        output: wp.array(dtype=vector),
+        weights: wp.array(dtype=wp.float32), values: wp.array(dtype=vector), offsets: wp.array(dtype=wp.int64),
+        first: int, output: wp.array(dtype=vector),
     ):  # fmt: skip
         """output[r] = sum of w_i v_i over the ray."""
         r = first + wp.tid()
@@ -81,8 +84,8 @@ def sum_kernels(channels: int) -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False, module="unique")
     def grade_values(
-        weights: wp.array(dtype=wp.float32), offsets: wp.array(dtype=wp.int64), first: int, grad: wp.array(dtype=vector),
-        result: wp.array(dtype=vector),
+        weights: wp.array(dtype=wp.float32), offsets: wp.array(dtype=wp.int64), first: int,
+        grad: wp.array(dtype=vector), result: wp.array(dtype=vector),
     ):  # fmt: skip
         """d loss / d v_i = w_i grad_r."""
         r = first + wp.tid()

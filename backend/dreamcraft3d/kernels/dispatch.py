@@ -1,14 +1,16 @@
 """Where kernels run: the default device, Warp set-up and launches, and the thread pool that splits CPU launches.
 
-On the CPU a Warp launch uses one core and releases the interpreter lock, so a large launch is cut into tasks that write to
-separate places (rows of points, levels of a hash grid, rays). Results do not depend on the number of threads or their order.
+On the CPU a Warp launch uses one core and releases the interpreter lock, so a large launch is cut into tasks that write
+to separate places (rows of points, levels of a hash grid, rays). Results do not depend on the number of threads.
 `accelerators.py` decides which faster kernels take over on CUDA.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,12 +27,12 @@ def default_device() -> torch.device:
 
 @cache
 def warp() -> Any:
-    """The Warp module, set up once, without its banner and without its complaint that this machine has no CUDA driver."""
+    """The Warp module, set up once and quietly."""
     import warp as wp
 
-    wp.config.log_level = wp.LOG_ERROR
-    wp.init()
     wp.config.log_level = wp.LOG_WARNING
+    with _no_driver_is_no_news():
+        wp.init()  # type: ignore[no-untyped-call]
     return wp
 
 
@@ -45,7 +47,7 @@ def view(tensor: Tensor, dtype: Any = None) -> Any:
 
 
 def launch(kernel: Any, dim: int | tuple[int, ...], inputs: list[Any]) -> None:
-    """Launches on the device of the first input, on CUDA in torch's current stream (torch reuses memory in stream order)."""
+    """Launches on the device of the first input; on CUDA in torch's current stream, in whose order memory is reused."""
     wp = warp()
     device = inputs[0].device
     stream = wp.stream_from_torch(wp.device_to_torch(device)) if device.is_cuda else None
@@ -56,7 +58,7 @@ def in_ranges(device: torch.device, total: int, body: Callable[[int, int], None]
     """Calls body(first, count) so that the ranges cover 0..total, on the CPU one range per thread."""
     parts = threads() if device.type == "cpu" and total >= SMALL else 1
     edges = [total * k // parts for k in range(parts + 1)]
-    in_parallel(device, [(first, end - first) for first, end in zip(edges, edges[1:], strict=False) if end > first], body)
+    in_parallel(device, [(first, end - first) for first, end in pairwise(edges) if end > first], body)
 
 
 def in_parallel(device: torch.device, tasks: Iterable[tuple[int, int]], body: Callable[[int, int], None]) -> None:
@@ -72,6 +74,22 @@ def in_parallel(device: torch.device, tasks: Iterable[tuple[int, int]], body: Ca
 def threads() -> int:
     """Threads of the pool: as many as torch was given."""
     return max(1, torch.get_num_threads())
+
+
+@contextmanager
+def _no_driver_is_no_news() -> Iterator[None]:
+    """Without a GPU, Warp's native code writes a warning to file descriptor 2 that no setting turns off."""
+    if torch.cuda.is_available():
+        yield
+        return
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 @cache

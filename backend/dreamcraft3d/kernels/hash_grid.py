@@ -1,12 +1,13 @@
 """Multiresolution hash grid with tiny-cuda-nn's indexing and parameter order (Instant NGP; method section 5.1).
 
-A checkpoint's table therefore moves between this kernel, its twin and tiny-cuda-nn. Level l = 0..L-1 has
-scale s_l = base growth^l - 1 (in float32, as there), resolution N_l = ceil(s_l) + 1 and min(round_up(N_l^3, 8), T) entries;
-it is dense if N_l^3 <= T, otherwise hashed. A point u in [0,1]^3 lies at p = u s_l + 1/2; the features at the eight corners of
-its cell are interpolated linearly. A dense index that leaves its level wraps around, as in tiny-cuda-nn.
+A checkpoint's table therefore moves between this kernel, its twin and tiny-cuda-nn. Level l = 0..L-1 has the scale
+s_l = base growth^l - 1 (in float32, as there), the resolution N_l = ceil(s_l) + 1 and min(round_up(N_l^3, 8), T)
+entries; it is dense if N_l^3 <= T, otherwise hashed. A point u in [0,1]^3 lies at p = u s_l + 1/2; the features at
+the eight corners of its cell are interpolated linearly. A dense index that leaves its level wraps around, as in tiny-
+cuda-nn.
 
-Determinism: on the CPU results are bitwise the same for any number of threads. On CUDA the order of the table gradient's
-atomic additions is the hardware's; that path has never run on a GPU in our hands.
+Determinism: on the CPU results are bitwise the same for any number of threads. On CUDA the order of the atomic
+additions to the table's gradient is the hardware's; that path has never run on a GPU in our hands.
 """
 
 import math
@@ -98,7 +99,8 @@ def hash_encode(
     if points.dtype != torch.float32 or table.dtype != torch.float32:
         raise ValueError(f"points and table must be float32, got {points.dtype} and {table.dtype}")
     active = layout.levels if active_levels is None else min(max(active_levels, 0), layout.levels)
-    output: Tensor = _HashEncode.apply(points.contiguous(), table.contiguous(), layout, active)
+    inputs = (points.contiguous(), table.contiguous(), layout, active)
+    output: Tensor = _HashEncode.apply(*inputs)  # type: ignore[no-untyped-call]
     return output
 
 
@@ -116,7 +118,7 @@ class _HashEncode(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         points, table = ctx.saved_tensors
-        grad = grad.contiguous().unflatten(1, (ctx.layout.levels, ctx.layout.features))
+        grad = grad.contiguous().view(len(points), ctx.layout.levels, ctx.layout.features)
         for_points, for_table = ctx.needs_input_grad[:2]
         grad_points = _slope(points, table, ctx.layout, ctx.active, grad) if for_points else None
         grad_table = _scatter(points, table, ctx.layout, ctx.active, grad) if for_table else None
@@ -143,7 +145,7 @@ def _scatter(points: Tensor, table: Tensor, layout: HashGridLayout, active: int,
         dispatch.launch(kernels.scatter, (count, len(points)), [u, g, levels, first, out])
 
     by_level = points.device.type == "cpu" and len(points) >= dispatch.SMALL
-    dispatch.in_parallel(points.device, [(l, 1) for l in range(active)] if by_level else [(0, active)], body)
+    dispatch.in_parallel(points.device, [(level, 1) for level in range(active)] if by_level else [(0, active)], body)
     return result
 
 
@@ -153,7 +155,7 @@ def _slope(points: Tensor, table: Tensor, layout: HashGridLayout, active: int, g
     result = torch.zeros_like(points)
     u, rows, out = _vec3(points), dispatch.view(table, kernels.vector), _vec3(result)
     g = dispatch.view(grad, kernels.vector)
-    passes = [(l, l + 1) for l in range(active)] if points.device.type == "cpu" else [(0, active)]
+    passes = [(level, level + 1) for level in range(active)] if points.device.type == "cpu" else [(0, active)]
 
     def body(first: int, count: int) -> None:
         for low, high in passes:
@@ -172,10 +174,10 @@ def _levels(layout: HashGridLayout, device: torch.device) -> Any:
     """The levels as the kernels read them."""
     wp, Level = dispatch.warp(), hash_grid_types().Level
     records = []
-    for l, n in enumerate(layout.resolutions):
+    for k, n in enumerate(layout.resolutions):
         level = Level()
-        level.scale, level.hashed = layout.scales[l], int(layout.hashed[l])
-        level.first, level.entries = layout.offsets[l], layout.offsets[l + 1] - layout.offsets[l]
-        level.stride_y, level.stride_z = PRIMES[1:] if layout.hashed[l] else (n, n * n)
+        level.scale, level.hashed = layout.scales[k], int(layout.hashed[k])
+        level.first, level.entries = layout.offsets[k], layout.offsets[k + 1] - layout.offsets[k]
+        level.stride_y, level.stride_z = PRIMES[1:] if layout.hashed[k] else (n, n * n)
         records.append(level)
     return wp.array(records, dtype=Level, device=wp.device_from_torch(device))

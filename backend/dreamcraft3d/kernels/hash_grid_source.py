@@ -1,9 +1,12 @@
 """The Warp source of the hash grid: one text for CPU and CUDA. `hash_grid.py` is its door to torch.
 
-Letters: i point, l level, u position in [0,1]^3, p = u scale + 1/2, w = frac(p), N resolution, n entries of the level.
-Corner (a, b, c) of the cell at x = floor(p) has index  X_a + Y_b + Z_c mod n  on a dense level (X = x, Y = N y, Z = N^2 z) and
-X_a ^ Y_b ^ Z_c mod n  on a hashed one (X = x, Y = 2654435761 y, Z = 805459861 z, all modulo 2^32).
+Letters: i point, k level, u position in [0,1]^3, p = u scale + 1/2, w = frac(p), N resolution, n entries of the level.
+The corner (x, y, z) has the index  x + N y + N^2 z mod n  on a dense level and, in 32 bits,
+x ^ 2654435761 y ^ 805459861 z mod n  on a hashed one: `stride_y` and `stride_z` are those factors.
 """
+
+# mypy: disable-error-code="valid-type,no-untyped-def,attr-defined"
+# ruff: noqa: UP018 - in a kernel float(0.0) makes a variable; a bare literal is a constant
 
 from functools import cache
 from types import SimpleNamespace
@@ -38,7 +41,7 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
 
     @wp.func
     def cell(u: wp.vec3, scale: float):
-        """Lowest corner of the cell of u, clamped into the box (a NaN goes to corner 0: no index may leave the table)."""
+        """Lowest corner of the cell of u, clamped into the box: no index may leave the table, not even a NaN's."""
         return wp.vec3(
             wp.floor(wp.min(wp.max(u[0], 0.0), 1.0) * scale + 0.5),
             wp.floor(wp.min(wp.max(u[1], 0.0), 1.0) * scale + 0.5),
@@ -69,10 +72,10 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
         points: wp.array(dtype=wp.vec3), table: wp.array(dtype=vector), levels: wp.array(dtype=Level), first: int,
         output: wp.array2d(dtype=vector),
     ):  # fmt: skip
-        """output[i, l] = sum over corners of weight * table entry; level after level, so that one level fills the cache."""
-        l, n = wp.tid()
+        """output[i, k] = sum over corners of weight * entry; level after level, so that one level fills the cache."""
+        k, n = wp.tid()
         i = first + n
-        level = levels[l]
+        level = levels[k]
         u = points[i]
         corner = cell(u, level.scale)
         w = fraction(u, level.scale, corner)
@@ -88,18 +91,18 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
         v11 = table[entry(level, x0, y1, z1)] * (1.0 - w[0]) + table[entry(level, x1, y1, z1)] * w[0]
         v0 = v00 * (1.0 - w[1]) + v10 * w[1]
         v1 = v01 * (1.0 - w[1]) + v11 * w[1]
-        output[i, l] = v0 * (1.0 - w[2]) + v1 * w[2]
+        output[i, k] = v0 * (1.0 - w[2]) + v1 * w[2]
 
     @wp.kernel(enable_backward=False, module="unique")
     def scatter(
         points: wp.array(dtype=wp.vec3), grad: wp.array2d(dtype=vector), levels: wp.array(dtype=Level), first: int,
         grad_table: wp.array(dtype=vector),
     ):  # fmt: skip
-        """Gradient of the table: each corner receives weight * grad. Levels have rows of their own, so two never collide."""
-        k, i = wp.tid()
-        l = first + k
-        g = grad[i, l]
-        level = levels[l]
+        """Gradient of the table: each corner receives weight * grad. Each level has rows of its own."""
+        n, i = wp.tid()
+        k = first + n
+        g = grad[i, k]
+        level = levels[k]
         u = points[i]
         corner = cell(u, level.scale)
         w = fraction(u, level.scale, corner)
@@ -133,16 +136,16 @@ def hash_grid_kernels(features: int) -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False, module="unique")
     def slope(
-        points: wp.array(dtype=wp.vec3), table: wp.array(dtype=vector), levels: wp.array(dtype=Level), low: int, high: int,
-        grad: wp.array2d(dtype=vector), first: int, grad_points: wp.array(dtype=wp.vec3),
+        points: wp.array(dtype=wp.vec3), table: wp.array(dtype=vector), levels: wp.array(dtype=Level), low: int,
+        high: int, grad: wp.array2d(dtype=vector), first: int, grad_points: wp.array(dtype=wp.vec3),
     ):  # fmt: skip
         """Gradient of the points, d output / d u = scale * d interpolation / d w: levels low..high are added to it."""
         i = first + wp.tid()
         u = points[i]
         total = grad_points[i]
-        for l in range(low, high):
-            level = levels[l]
-            g = grad[i, l]
+        for k in range(low, high):
+            level = levels[k]
+            g = grad[i, k]
             corner = cell(u, level.scale)
             w = fraction(u, level.scale, corner)
             x0 = wp.uint32(corner[0])

@@ -1,8 +1,8 @@
-"""Occupancy grid and ray marching: which points of a ray are worth asking the field about (nerfacc; method section 5.5).
+"""Occupancy grid and ray marching: which points of a ray are worth asking the field about (nerfacc; method 5.5).
 
-Samples are packed: all samples of all rays in one array, sorted by ray. Ray r has the lattice t_k = near + (u_r + k) Delta with
-a jitter u_r in [0,1); segment [t_k, t_k + Delta] is a sample if its midpoint lies in the box, beyond `near`, and in an occupied
-cell. No gradient flows through marching.
+Samples are packed: all samples of all rays in one array, sorted by ray. Ray r has the lattice t_k = near + (u_r + k)
+Delta with a jitter u_r in [0,1); the segment [t_k, t_k + Delta] is a sample if its midpoint lies in the box, beyond
+`near`, and in an occupied cell. No gradient flows through marching.
 
 The CUDA path has never run on a GPU in our hands.
 """
@@ -74,7 +74,7 @@ class OccupancyGrid:
         threshold: float = 0.01,
         decay: float = 0.95,
     ) -> None:
-        """values <- max(decay * values, fn(a random point of the cell)); binary = values > min(mean(values), threshold).
+        """values <- max(decay values, fn(random point of the cell)); binary = values > min(mean(values), threshold).
 
         All cells while step < 256; later a quarter of the cells at random and as many occupied ones (all, if fewer).
 
@@ -84,7 +84,7 @@ class OccupancyGrid:
         """
         cells = self._cells(generator, step)
         x = self._points(cells, generator)
-        occupancy = torch.cat([fn(chunk).to(self.values.dtype) for chunk in x.split(CHUNK)])
+        occupancy = torch.cat([fn(chunk).to(self.values.dtype) for chunk in torch.split(x, CHUNK)])
         values = self.values.view(-1).clone()
         values[cells] = decay * self.values.view(-1)[cells]
         values.scatter_reduce_(0, cells, occupancy, "amax")  # a cell drawn twice keeps its larger value
@@ -135,8 +135,8 @@ def march(
 ) -> Samples:
     """Constant steps through the occupied cells.
 
-    Never empty: where no ray meets an occupied cell, ray 0 gets one segment of length zero at its point nearest to the centre,
-    so that a training step has something to differentiate.
+    Never empty: where no ray meets an occupied cell, ray 0 gets one segment of length zero at its point nearest to the
+    centre, so that a training step has something to differentiate.
 
     Args:
         directions: of unit length.
@@ -207,7 +207,7 @@ def _placeholder(origins: Tensor, directions: Tensor, near: float) -> Samples:
 
 
 def _random(*size: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Uniform in [0,1), drawn where the generator lives so that one on the CPU gives the same numbers for every device."""
+    """Uniform in [0,1), drawn where the generator lives: one on the CPU gives the same numbers for every device."""
     return torch.rand(size, generator=generator, device=generator.device if generator else device).to(device)
 
 

@@ -1,8 +1,11 @@
 """The Warp source of ray marching: one text for CPU and CUDA. `marching.py` is its door to torch.
 
-Letters: r ray with origin o and unit direction d, Delta step, t_k = near + (jitter_r + k) Delta, m_k = t_k + Delta/2, R half
-extent of the box, n cells per side.
+Letters: r ray with origin o and unit direction d, t_k = start_r + k step the lattice of its samples, R half extent of
+the box, n cells per side.
 """
+
+# mypy: disable-error-code="valid-type,no-untyped-def"
+# ruff: noqa: UP018, RUF046 - in a kernel float(0.0) makes a variable; a bare literal is a constant
 
 from functools import cache
 from types import SimpleNamespace
@@ -46,10 +49,11 @@ def marching_kernels() -> SimpleNamespace:
         occupied: wp.array3d(dtype=wp.uint8), low: wp.vec3, high: wp.vec3, limit: int, position: int,
         t_starts: wp.array(dtype=wp.float32),
     ):  # fmt: skip
-        """Visits the samples whose midpoints lie in occupied cells; writes t_k from `position` on unless it is negative.
+        """Visits samples whose midpoints lie in occupied cells; writes t_k from `position` on if that is not negative.
 
-        Works in units of cells; `low` and `high` bound the occupied ones. An empty cell is left in one stride, which stops a
-        little short so that rounding never skips a sample: which samples there are depends on the cell of each midpoint alone.
+        Works in units of cells; `low` and `high` bound the occupied ones. An empty cell is left in one stride, which
+        stops a little short so that rounding never skips a sample: whether there is one depends on its midpoint's
+        cell alone.
         """
         n = occupied.shape[0]
         unit = 0.5 * float(n) / R
