@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,6 +55,15 @@ def test_a_failing_disk_is_one_clear_line(tmp_path, monkeypatch, code, word):
     assert caught.value.remedy
     assert path.read_bytes() == b"old"
     assert not leftovers(tmp_path)
+
+
+def test_a_library_with_errors_of_its_own_on_a_full_disk(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    for free, kind in ((0, OutputError), (usage.total, RuntimeError)):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: usage._replace(free=free))
+        with pytest.raises(kind), atomic_path(tmp_path / "x.pt"):
+            raise RuntimeError("unexpected position")
+        assert not leftovers(tmp_path)
 
 
 def test_full_disk_is_found_before_the_work_and_leaves_no_folder(tmp_path, monkeypatch):

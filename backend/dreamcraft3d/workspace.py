@@ -70,6 +70,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _flush_folder(path.parent)
     except OSError as error:
         raise output_error(error, path) from error
+    except Exception as error:
+        if _is_full(path.parent):  # safetensors and torch have errors of their own for a full disk
+            raise output_error(OSError(errno.ENOSPC, ""), path) from error
+        raise
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -241,6 +245,13 @@ def _try_lock(lock: IO[bytes]) -> bool:
     except OSError:
         return False
     return True
+
+
+def _is_full(folder: Path) -> bool:
+    try:
+        return shutil.disk_usage(folder).free < MIB
+    except OSError:
+        return False
 
 
 def _flush(path: Path) -> None:
