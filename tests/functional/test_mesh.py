@@ -127,6 +127,13 @@ def test_edge_table_is_that_of_a_dictionary(seed: int) -> None:
             assert neighbours[number, k] == (others[0] if len(others) == 1 else -1)
 
 
+def test_edges_of_a_closed_mesh_need_no_search() -> None:
+    faces = sphere(6).faces
+    edges = module.closed_edges(faces)
+    assert torch.equal(torch.unique(edges, dim=0), module.unique_edges(faces))
+    assert len(edges) == len(module.unique_edges(faces))
+
+
 def test_components() -> None:
     mesh, size = sphere(6), len(sphere(6).vertices)
     speck = torch.tensor([[0, 1, 2]]) + 2 * size

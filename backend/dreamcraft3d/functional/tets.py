@@ -144,12 +144,13 @@ class TetExtractor:
             band = self._band = self._search(outside)
         codes = _sign_codes(outside, band.tets)
         active = torch.nonzero((codes > 0) & (codes < 15)).squeeze(1)
-        triangles = _connect(codes[active], band.tet_edges[active])
+        triangles = _connect(codes[active], band.tet_edges.index_select(0, active))
         used = torch.zeros(len(self._edges), dtype=torch.bool, device=sdf.device)
         used[triangles] = True
         crossed = torch.nonzero(used).squeeze(1)
         self._number[crossed] = torch.arange(len(crossed), device=sdf.device)
-        return Mesh(_crossings(positions, sdf, self._edges[crossed]), self._number[triangles])
+        faces = self._number.index_select(0, triangles.reshape(-1)).reshape(-1, 3)
+        return Mesh(_crossings(positions, sdf, self._edges.index_select(0, crossed)), faces)
 
     def _search(self, outside: Bool[Tensor, " N"]) -> _Band:
         codes = _sign_codes(outside, self._by_corner)
@@ -157,17 +158,18 @@ class TetExtractor:
         for _ in range(2):
             safe = torch.zeros_like(outside)
             safe[self._by_corner[:, near]] = True
-            near = safe[self._by_corner[0]]
-            for corner in self._by_corner[1:]:
-                near |= safe[corner]
+            near = _sign_codes(safe, self._by_corner) > 0
         chosen = torch.nonzero(near).squeeze(1)
-        return _Band(self._by_corner[:, chosen].contiguous(), self._tet_edges[chosen].long(), outside, ~safe)
+        corners, edges = self._by_corner.index_select(1, chosen), self._tet_edges.index_select(0, chosen).long()
+        return _Band(corners, edges, outside, ~safe)
 
 
 def _sign_codes(outside: Bool[Tensor, " N"], corners: Int[Tensor, "4 T"]) -> Int[Tensor, " T"]:
     """Bit i set = corner i outside; 0 and 15 are the inactive tets."""
+    # index_select rather than indexing, here and below: several times faster on the CPU.
     bits = outside.to(torch.uint8)
-    return bits[corners[0]] + 2 * bits[corners[1]] + 4 * bits[corners[2]] + 8 * bits[corners[3]]
+    a, b, c, d = (bits.index_select(0, corner) for corner in corners)
+    return a + 2 * b + 4 * c + 8 * d
 
 
 def _edge_table(tets: Int[Tensor, "T 4"], vertex_count: int) -> tuple[Int[Tensor, "E 2"], Int[Tensor, "T 6"]]:
@@ -180,9 +182,9 @@ def _edge_table(tets: Int[Tensor, "T 4"], vertex_count: int) -> tuple[Int[Tensor
 
 def _connect(codes: Int[Tensor, " A"], tet_edges: Int[Tensor, "A 6"]) -> Int[Tensor, "F 3"]:
     """Triangles of active tets as edge numbers."""
-    table = torch.tensor(TRIANGLES, device=codes.device)[codes.long()]
+    table = torch.tensor(TRIANGLES, device=codes.device).index_select(0, codes.long())
     triangles = tet_edges.gather(1, table.clamp_min(0)).reshape(-1, 3)
-    return triangles[table.reshape(-1, 3)[:, 0] >= 0]
+    return triangles.index_select(0, torch.nonzero(table.reshape(-1, 3)[:, 0] >= 0).squeeze(1))
 
 
 def _crossings(
@@ -190,7 +192,7 @@ def _crossings(
 ) -> Float[Tensor, "E 3"]:
     """v = (q_a s_b - q_b s_a) / (s_b - s_a): where the linear interpolant along each edge vanishes."""
     a, b = edges.unbind(1)
-    # index_select rather than indexing: its gradient is an index_add, fast and deterministic on the CPU.
+    # The gradient of index_select is an index_add: deterministic on the CPU.
     s_a, s_b = sdf.index_select(0, a), sdf.index_select(0, b)
     weight = (s_a / (s_a - s_b))[:, None]
     return torch.lerp(positions.index_select(0, a), positions.index_select(0, b), weight)
