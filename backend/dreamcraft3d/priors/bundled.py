@@ -1,13 +1,15 @@
 """The prior that ships with the package: a small view-conditioned denoiser of 64 x 64 RGBA pictures of simple objects.
 
-It is trained by `dreamcraft3d.training` on procedural objects (model card: docs/bundled-prior.md). The network predicts the clean
-picture x0; noise predictions follow from it. A reference encoder runs once per reference; the U-Net sees its feature map beside
-the noisy view and its tokens through cross-attention, and the relative camera through the time embedding. The reference of the
-unconditional branch is the empty picture. The U-Net is diffusers' own class, so that PEFT adapters attach to `network.unet`.
+It is trained by `dreamcraft3d.training` on procedural objects (model card: docs/bundled-prior.md). The network
+predicts the clean picture x0; noise predictions follow from it. A reference encoder runs once per reference; the
+U-Net sees its feature map beside the noisy view and its tokens through cross-attention, and the relative camera
+through the time embedding. The reference of the unconditional branch is the empty picture. The U-Net is diffusers'
+own class, so that PEFT adapters attach to `network.unet`.
 
 Letters: x = 2 rgba - 1 (premultiplied, B 4 64 64), x_t the noisy view, t timestep, P size of the pose vector.
 """
 
+import itertools
 import json
 import math
 from dataclasses import dataclass
@@ -108,7 +110,12 @@ class BundledNetwork(nn.Module):
     """x0_hat(x_t, t, reference, pose)."""
 
     def __init__(
-        self, *, channels: tuple[int, ...] = (96, 128), features: int = 48, encoder_width: int = 64, embedding: int = 192
+        self,
+        *,
+        channels: tuple[int, ...] = (96, 128),
+        features: int = 48,
+        encoder_width: int = 64,
+        embedding: int = 192,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
@@ -116,7 +123,7 @@ class BundledNetwork(nn.Module):
         }  # fmt: skip
         folded = 4 * PATCH**2
         self.encoder = ReferenceEncoder(features=features, width=encoder_width, tokens=channels[0])
-        self.unet = UNet2DConditionModel(
+        self.unet: Any = UNet2DConditionModel(  # type: ignore[no-untyped-call]
             sample_size=64 // PATCH,
             in_channels=folded + features + FOURIER,
             out_channels=folded,
@@ -145,6 +152,12 @@ class BundledNetwork(nn.Module):
         return functional.pixel_shuffle(folded.contiguous(), PATCH)
 
 
+def channels_last(network: BundledNetwork) -> BundledNetwork:
+    """The network with the memory layout that convolutions like best on the CPU."""
+    fast: BundledNetwork = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return fast
+
+
 class BundledPrior:
     """The bundled network as a `DiffusionPrior`."""
 
@@ -153,7 +166,7 @@ class BundledPrior:
     contents = frozenset[Content]({"rgba"})
 
     def __init__(self, network: BundledNetwork) -> None:
-        self.network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+        self.network = channels_last(network.eval().requires_grad_(False))
         self.alphas_cumprod = cosine_alphas_cumprod()
         self.evaluations = 0
         self._remembered: tuple[Tensor, ReferenceCode] | None = None
@@ -219,14 +232,19 @@ class BundledPrior:
 
     @torch.no_grad()
     def sample(
-        self, condition: ViewCondition, *, steps: int = 20, cfg_scale: float = 2.0, generator: torch.Generator | None = None
+        self,
+        condition: ViewCondition,
+        *,
+        steps: int = 20,
+        cfg_scale: float = 2.0,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B h w 4"]:
         """Pictures of the wanted views, drawn by deterministic DDIM from noise (Song et al. 2021, eta = 0)."""
         batch = len(condition.elevation)
         x = torch.randn(batch, 4, self.image_size, self.image_size, generator=generator).to(self.alphas_cumprod.device)
         times = torch.linspace(len(self.alphas_cumprod) - 1, 0, steps + 1, device=x.device).long()
         x0 = x
-        for now, later in zip(times[:-1], times[1:], strict=True):
+        for now, later in itertools.pairwise(times):
             t = now.expand(batch)
             x0 = self.predict_x0(x, t, condition, cfg_scale=cfg_scale).clamp(-1.0, 1.0)
             noise = x0_to_noise(x, x0, self.alphas_cumprod, t)

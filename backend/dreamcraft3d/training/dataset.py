@@ -1,8 +1,10 @@
-"""The picture cache: every object of the procedural world seen from the front and from random places, as uint8 files on disk.
+"""The picture cache: every object of the procedural world seen from the front and from random places, as uint8 files
+on disk.
 
-A shard holds OBJECTS consecutive seeds: `views-*.npy` (N x V x 64 x 64 x 4, premultiplied RGBA; view 0 is the reference) and
-`poses-*.npy` (N x V x 2: elevation, azimuth in radians). Shards are memory-mapped, so a large world costs no memory; they are
-written under a temporary name and renamed, poses last: a shard with poses is complete. Several processes may add shards.
+A shard holds OBJECTS consecutive seeds: `views-*.npy` (N x V x 64 x 64 x 4, premultiplied RGBA; view 0 is the
+reference) and `poses-*.npy` (N x V x 2: elevation, azimuth in radians). Shards are memory-mapped, so a large world
+costs no memory; they are written under a temporary name and renamed, poses last: a shard with poses is complete.
+Several processes may add shards.
 """
 
 import logging
@@ -110,7 +112,9 @@ class World:
     def batch(self, size: int, generator: torch.Generator) -> Batch:
         """Random objects, a random wanted view of each, mirrored and with permuted colour channels at random."""
         draw = torch.rand(size, 5, generator=generator).numpy()
-        references, targets, poses = [], [], []
+        references: list[Tensor] = []
+        targets: list[Tensor] = []
+        poses = []
         for shard, item, view, front, mirror in draw:
             k = int(shard * len(self._views))
             pictures, pose = self._views[k], self._poses[k]

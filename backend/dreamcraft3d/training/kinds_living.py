@@ -3,7 +3,7 @@
 import numpy as np
 
 from dreamcraft3d.training.kinds_things import random_profile
-from dreamcraft3d.training.primitives import Array, circle, superellipse
+from dreamcraft3d.training.primitives import Array, Part, circle, dome, lathe, superellipse
 from dreamcraft3d.training.sculptor import Paint, Sculptor
 
 
@@ -32,7 +32,9 @@ def mushroom(s: Sculptor) -> None:
     s.turned(stem, np.array([[stalk * 1.3, -0.9], [stalk, -0.5], [stalk * 0.9, 0.25]]))
     cap = s.hue(0.0)
     rise, base = s.u(0.4, 0.85), s.u(0.0, 0.25)
-    s.ball(cap if s.chance(0.6) else s.fancy(cap, chance=0.8), bottom=s.u(-0.25, 0.0), at=(0, 0, base), size=(r, r, rise))
+    s.ball(
+        cap if s.chance(0.6) else s.fancy(cap, chance=0.8), bottom=s.u(-0.25, 0.0), at=(0, 0, base), size=(r, r, rise)
+    )
     if s.chance(0.6):
         spot = s.grey(0.95)
         for _ in range(int(s.rng.integers(5, 12))):
@@ -71,8 +73,6 @@ def potted_plant(s: Sculptor) -> None:
     if kind == 0:
         w, h = s.u(0.17, 0.3), s.u(0.4, 0.7)
         ribs = circle(32) * (1.0 + 0.12 * np.cos(8 * np.arange(32) * 2 * np.pi / 32))[:, None]
-        from dreamcraft3d.training.primitives import dome, lathe
-
         s.place(lathe(dome(10, exponent=2.6), ribs), green, at=(0, 0, h - 0.2), size=(w, w, h))
         if s.chance(0.5):
             s.limb(green, [(0, w * 0.7, 0.1), (0, w + 0.25, 0.12), (0, w + 0.28, 0.45)], w * 0.45, mirror=s.chance(0.5))
@@ -96,7 +96,9 @@ def fruit(s: Sculptor) -> None:
     if kind == 0:
         s.ball(skin, size=(0.8, 0.8, s.u(0.65, 0.85)))
     elif kind == 1:
-        s.turned(skin, np.array([[0.3, -1], [0.62, -0.8], [0.72, -0.5], [0.6, -0.1], [0.38, 0.35], [0.3, 0.7], [0.15, 0.85]]))
+        s.turned(
+            skin, np.array([[0.3, -1], [0.62, -0.8], [0.72, -0.5], [0.6, -0.1], [0.38, 0.35], [0.3, 0.7], [0.15, 0.85]])
+        )
     elif kind == 2:
         for k in range(8):
             a = np.pi * k / 4
@@ -104,7 +106,9 @@ def fruit(s: Sculptor) -> None:
     else:
         s.rod(skin, taper=s.u(3, 6), at=(0, 0, -0.2), size=(0.08, 0.08, 0.8))
         for _ in range(4):
-            s.ball(s.hue(0.33), at=(s.u(-0.1, 0.1), s.u(-0.2, 0.2), 0.85), size=(0.1, 0.1, 0.3), turn=(s.u(-25, 25), 0, 0))
+            s.ball(
+                s.hue(0.33), at=(s.u(-0.1, 0.1), s.u(-0.2, 0.2), 0.85), size=(0.1, 0.1, 0.3), turn=(s.u(-25, 25), 0, 0)
+            )
         return
     s.limb(s.wood(), [(0, 0, 0.55), (0, 0.02, 0.75), (0, 0.08, 0.95)], 0.05)
     if s.chance(0.5):
@@ -118,7 +122,13 @@ def robot(s: Sculptor) -> None:
     w, d = s.u(0.35, 0.5), s.u(0.2, 0.38)
     s.ball(metal, around=round_, along=round_, size=(d, w, 0.42))
     h, hw = s.u(0.2, 0.3), s.u(0.22, 0.38)
-    s.ball(accent if s.chance(0.4) else Paint(metal.colour), around=round_, along=round_, at=(0, 0, 0.45 + h), size=(min(hw, d * 1.1), hw, h))
+    s.ball(
+        accent if s.chance(0.4) else Paint(metal.colour),
+        around=round_,
+        along=round_,
+        at=(0, 0, 0.45 + h),
+        size=(min(hw, d * 1.1), hw, h),
+    )
     front = min(hw, d * 1.1)
     s.ball(s.any_colour(), at=(front, 0.45 * hw, 0.5 + h), size=0.07, mirror=True)
     s.box(s.grey(0.2), at=(front, 0, 0.4 + 0.6 * h), size=(0.03, 0.5 * hw, 0.03))
@@ -174,7 +184,12 @@ def teddy(s: Sculptor) -> None:
     else:
         s.rod(fur, taper=0.1, sides=12, at=(0, r * 0.6, head + r), size=(0.07, 0.14, 0.16), mirror=True)
     limb = s.u(0.12, 0.17)
-    s.limb(fur, [(0.05, b * 0.75, b * 0.5), (0.15, b + 0.15, 0.1), (s.u(0.1, 0.35), b + s.u(0.05, 0.25), -0.15)], limb, mirror=True)
+    s.limb(
+        fur,
+        [(0.05, b * 0.75, b * 0.5), (0.15, b + 0.15, 0.1), (s.u(0.1, 0.35), b + s.u(0.05, 0.25), -0.15)],
+        limb,
+        mirror=True,
+    )
     if s.chance(0.6):
         s.limb(fur, [(0.1, b * 0.5, -b * 0.8), (0.35, b * 0.8, -b), (0.55, b * 0.95, -b)], limb * 1.15, mirror=True)
         s.ball(light, at=(0.66, b * 0.97, -b), size=(0.06, limb * 0.85, limb * 0.85), mirror=True)
@@ -199,7 +214,12 @@ def person(s: Sculptor) -> None:
         s.rod(shirt, taper=0.45, at=(0, 0, 0), size=(w * 1.3, w * 1.6, 0.5))
     else:
         s.ball(shirt, around=3, along=4, at=(0, 0, 0.12), size=(w * 0.7, w, 0.38))
-    s.limb(Paint(shirt.colour), [(0, w * 0.9, 0.35), (0, w + 0.15, 0.15), (s.u(-0.1, 0.25), w + s.u(0.1, 0.35), s.u(-0.2, 0.4))], 0.08, mirror=s.chance(0.7))
+    s.limb(
+        Paint(shirt.colour),
+        [(0, w * 0.9, 0.35), (0, w + 0.15, 0.15), (s.u(-0.1, 0.25), w + s.u(0.1, 0.35), s.u(-0.2, 0.4))],
+        0.08,
+        mirror=s.chance(0.7),
+    )
     if s.chance(0.7):
         s.limb(skin, [(0, -w * 0.9, 0.35), (0, -w - 0.12, 0.1), (0.1, -w - 0.15, -0.15)], 0.075)
     s.limb(legs, [(0, w * 0.5, -0.15), (0.02, w * 0.55, -0.5), (0, w * 0.55, -0.9)], 0.1, mirror=True)
@@ -218,9 +238,17 @@ def bird(s: Sculptor) -> None:
     s.rod(beak, taper=0.1, at=(hx + r + 0.08, 0, hz - 0.03), size=(0.07, s.u(0.07, 0.14), 0.17), turn=(0, 90, 0))
     s.ball(s.grey(0.08), at=(hx + 0.7 * r, 0.6 * r, hz + 0.25 * r), size=0.055, mirror=True)
     if s.chance(0.6):
-        s.ball(s.hue(0.1, saturation=0.2, value=0.9), at=(length * 0.5, 0, -0.05), size=(length * 0.55, 0.33, tall * 0.75))
+        s.ball(
+            s.hue(0.1, saturation=0.2, value=0.9), at=(length * 0.5, 0, -0.05), size=(length * 0.55, 0.33, tall * 0.75)
+        )
     wing = s.any_colour() if s.chance(0.5) else Paint(coat.colour)
-    s.ball(wing, at=(-0.08, 0.42, 0.05), size=(s.u(0.25, 0.45), 0.09, s.u(0.2, 0.45)), turn=(s.u(0, 30), s.u(-30, 10), 0), mirror=True)
+    s.ball(
+        wing,
+        at=(-0.08, 0.42, 0.05),
+        size=(s.u(0.25, 0.45), 0.09, s.u(0.2, 0.45)),
+        turn=(s.u(0, 30), s.u(-30, 10), 0),
+        mirror=True,
+    )
     s.ball(wing, at=(-length - 0.05, 0, s.u(-0.1, 0.2)), size=(0.25, 0.16, 0.07), turn=(0, 30, 0))
     s.rod(beak, sides=10, at=(0.03, 0.17, -tall - 0.05), size=(0.035, 0.035, 0.17), mirror=True)
     s.ball(beak, at=(0.12, 0.17, -tall - 0.22), size=(0.17, 0.11, 0.04), mirror=True)
@@ -234,17 +262,44 @@ def quadruped(s: Sculptor) -> None:
     s.ball(coat, along=2.6, size=(long, fat, fat * s.u(0.9, 1.15)))
     thick = s.u(0.07, 0.13)
     for x in (-0.65, 0.65):
-        s.rod(plain if s.chance(0.8) else s.any_colour(), at=(x * long, fat * 0.55, -fat * 0.5 - 0.5 * leg), size=(thick, thick, 0.5 * leg + 0.15), mirror=True)
-        s.rod(s.grey(0.2), at=(x * long, fat * 0.55, -fat * 0.5 - leg - 0.12), size=(thick * 1.1, thick * 1.1, 0.05), mirror=True)
+        s.rod(
+            plain if s.chance(0.8) else s.any_colour(),
+            at=(x * long, fat * 0.55, -fat * 0.5 - 0.5 * leg),
+            size=(thick, thick, 0.5 * leg + 0.15),
+            mirror=True,
+        )
+        s.rod(
+            s.grey(0.2),
+            at=(x * long, fat * 0.55, -fat * 0.5 - leg - 0.12),
+            size=(thick * 1.1, thick * 1.1, 0.05),
+            mirror=True,
+        )
     neck, r = s.pick(0.05, 0.2, 0.5), s.u(0.2, 0.3)
     hx, hz = long + 0.12, fat * 0.6 + neck + r * 0.4
-    s.limb(plain, [(long * 0.7, 0, fat * 0.3), (long * 0.95, 0, fat * 0.5 + 0.5 * neck), (hx, 0, hz)], [fat * 0.6, r * 0.75, r * 0.7])
+    s.limb(
+        plain,
+        [(long * 0.7, 0, fat * 0.3), (long * 0.95, 0, fat * 0.5 + 0.5 * neck), (hx, 0, hz)],
+        [fat * 0.6, r * 0.75, r * 0.7],
+    )
     s.ball(plain, at=(hx, 0, hz), size=(r * 1.15, r * 0.9, r))
     face(s, at=(hx, 0, hz), r=r, snout=s.any_colour() if s.chance(0.5) else plain)
     ear = s.u(0.1, 0.2)
-    s.ball(plain, at=(hx - 0.05, r * 0.9, hz + r * s.u(0.2, 0.8)), size=(0.05, ear, ear * 0.7), turn=(s.u(-40, 40), 0, 0), mirror=True)
+    s.ball(
+        plain,
+        at=(hx - 0.05, r * 0.9, hz + r * s.u(0.2, 0.8)),
+        size=(0.05, ear, ear * 0.7),
+        turn=(s.u(-40, 40), 0, 0),
+        mirror=True,
+    )
     if s.chance(0.3):
-        s.rod(s.grey(0.9), taper=0.1, at=(hx, r * 0.5, hz + r * 1.1), size=(0.045, 0.045, 0.16), turn=(s.u(-30, 0), 0, 0), mirror=True)
+        s.rod(
+            s.grey(0.9),
+            taper=0.1,
+            at=(hx, r * 0.5, hz + r * 1.1),
+            size=(0.045, 0.045, 0.16),
+            turn=(s.u(-30, 0), 0, 0),
+            mirror=True,
+        )
     s.limb(plain, [(-long * 0.95, 0, fat * 0.3), (-long - 0.15, 0, fat * 0.3), (-long - 0.25, 0, s.u(-0.2, 0.6))], 0.05)
 
 
@@ -253,7 +308,7 @@ def fish(s: Sculptor) -> None:
     scales, fin = s.fancy(chance=0.6), s.any_colour()
     thin, tall = s.u(0.2, 0.4), s.u(0.35, 0.6)
     s.ball(scales, size=(thin, 0.75, tall))
-    tail = np.array([[0.0, 0.15], [-0.45, 0.5], [-0.3, 0.0], [-0.45, -0.5], [0.0, -0.15]]) + (0.1, 0.0)
+    tail = np.array([[0.1, 0.15], [-0.35, 0.5], [-0.2, 0.0], [-0.35, -0.5], [0.1, -0.15]])
     s.cut_out(fin, tail, size=(0.05, 1, s.u(0.7, 1.1)), at=(0, -0.75, 0))
     s.ball(fin, at=(0, -0.05, tall * 0.9), size=(0.05, 0.35, 0.22))
     for x in (-1, 1):
@@ -271,13 +326,23 @@ def stack(s: Sculptor) -> None:
         any_part(s, s.fancy(), at=(0.0, 0.0, z + h), size=(d, w, h))
         if s.chance(0.3):
             r = s.u(0.08, 0.25)
-            any_part(s, s.fancy(chance=0.2), at=(s.u(-0.2, 0.2), w, z + h), size=(s.u(0.08, 0.3), r, s.u(0.08, 0.3)), mirror=s.chance(0.85))
+            any_part(
+                s,
+                s.fancy(chance=0.2),
+                at=(s.u(-0.2, 0.2), w, z + h),
+                size=(s.u(0.08, 0.3), r, s.u(0.08, 0.3)),
+                mirror=s.chance(0.85),
+            )
         if s.chance(0.25):
-            any_part(s, s.any_colour(), at=(d, s.pick(0, 0, 0.3) * w, z + h), size=(0.15, s.u(0.06, 0.25), s.u(0.06, 0.25)))
+            any_part(
+                s, s.any_colour(), at=(d, s.pick(0, 0, 0.3) * w, z + h), size=(0.15, s.u(0.06, 0.25), s.u(0.06, 0.25))
+            )
         z += h * s.u(1.6, 2.0)
 
 
-def any_part(s: Sculptor, paint: Paint, *, at: tuple[float, float, float], size: tuple[float, float, float], mirror: bool = False) -> None:
+def any_part(
+    s: Sculptor, paint: Paint, *, at: tuple[float, float, float], size: tuple[float, float, float], mirror: bool = False
+) -> None:
     """One random solid inside the box `at` +- `size`."""
     kind = int(s.rng.integers(7))
     if kind < 2:
@@ -324,13 +389,18 @@ def cut_shape(s: Sculptor) -> None:
 def blob(s: Sculptor) -> None:
     """A few overlapping round forms, or one bumpy ball."""
     if s.chance(0.5):
-        from dreamcraft3d.training.primitives import Part, dome, lathe
-
         ball = lathe(dome(18), superellipse(32, 2.0))
         turn = s.rng.normal(size=(3, 5)) * s.u(1.0, 2.5)
         bump = 1.0 + s.u(0.1, 0.4) * np.sin(ball.vertices @ turn + s.rng.uniform(0, 6, 5)).mean(1, keepdims=True)
-        s.place(Part(ball.vertices * bump, ball.uv, ball.faces), s.fancy(), size=(s.u(0.5, 1), s.u(0.6, 1), s.u(0.5, 1)))
+        s.place(
+            Part(ball.vertices * bump, ball.uv, ball.faces), s.fancy(), size=(s.u(0.5, 1), s.u(0.6, 1), s.u(0.5, 1))
+        )
         return
     for _ in range(int(s.rng.integers(2, 6))):
         r = s.u(0.25, 0.5)
-        s.ball(s.fancy(chance=0.25), at=(s.u(-0.4, 0.4), s.u(-0.5, 0.5), s.u(-0.5, 0.5)), size=(r, r * s.u(0.7, 1.3), r * s.u(0.7, 1.3)), mirror=s.chance(0.6))
+        s.ball(
+            s.fancy(chance=0.25),
+            at=(s.u(-0.4, 0.4), s.u(-0.5, 0.5), s.u(-0.5, 0.5)),
+            size=(r, r * s.u(0.7, 1.3), r * s.u(0.7, 1.3)),
+            mirror=s.chance(0.6),
+        )

@@ -16,7 +16,9 @@ def random_profile(s: Sculptor, *, points: int = 5, low: float = 0.2, high: floa
         knots = np.sort(knots)[:: int(s.pick(-1, 1))]
     height = np.linspace(-1.0, 1.0, 17)
     x = np.linspace(-1.0, 1.0, points)
-    smooth = np.polynomial.Polynomial.fit(x, knots, min(points - 1, 4))(height) if s.chance(0.7) else np.interp(height, x, knots)
+    smooth = (
+        np.polyval(np.polyfit(x, knots, min(points - 1, 4)), height) if s.chance(0.7) else np.interp(height, x, knots)
+    )
     return np.stack([np.clip(smooth, 0.08, 1.1), height], axis=1)
 
 
@@ -30,9 +32,9 @@ def vase(s: Sculptor) -> None:
     if s.chance(0.3):
         s.rod(s.any_colour(), at=(0, 0, -1.05), size=(wide * profile[0, 0] * 1.15, wide * profile[0, 0] * 1.15, 0.1))
     if s.chance(0.35):
-        y = wide * profile[8, 0]
-        s.limb(s.fancy(paint, chance=0), [(0, y * 0.9, 0.4), (0, y + 0.35, 0.45), (0, y + 0.3, -0.1), (0, y * 0.9, -0.2)],
-               s.u(0.05, 0.09), mirror=True)  # fmt: skip
+        y = wide * float(profile[8, 0])
+        handle = [(0.0, y * 0.9, 0.4), (0.0, y + 0.35, 0.45), (0.0, y + 0.3, -0.1), (0.0, y * 0.9, -0.2)]
+        s.limb(s.fancy(paint, chance=0), handle, s.u(0.05, 0.09), mirror=True)
 
 
 def bottle(s: Sculptor) -> None:
@@ -56,7 +58,12 @@ def mug(s: Sculptor) -> None:
     s.rod(s.hue(0.07, saturation=0.7, value=0.3), at=(0, 0, h * s.u(0.5, 0.85)), size=(r - t, r - t, 0.02))
     reach, angle = s.u(0.3, 0.5), s.pick(0, 0, 25, -25, 90, 180, 155)
     middle = 0.5 * (base + r)
-    path = [(0.0, middle - 0.03, 0.55 * h), (0.0, r + reach, 0.5 * h), (0.0, r + reach, -0.3 * h), (0.0, middle - 0.06, -0.5 * h)]
+    path = [
+        (0.0, middle - 0.03, 0.55 * h),
+        (0.0, r + reach, 0.5 * h),
+        (0.0, r + reach, -0.3 * h),
+        (0.0, middle - 0.06, -0.5 * h),
+    ]
     c, d = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     handle = paint if s.chance(0.6) else s.any_colour()
     s.limb(Paint(handle.colour), [(-y * d, y * c, z) for _, y, z in path], s.u(0.06, 0.11))
@@ -76,7 +83,17 @@ def teapot(s: Sculptor) -> None:
 def goblet(s: Sculptor) -> None:
     """A cup on a stem."""
     r, stem = s.u(0.4, 0.65), s.u(0.06, 0.12)
-    outline = np.array([[s.u(0.3, 0.55), -1.0], [stem, -0.85], [stem, s.u(-0.4, 0.1)], [r * 0.8, 0.3], [r, 0.95], [r - 0.06, 0.95], [r * 0.7, 0.4]])
+    outline = np.array(
+        [
+            [s.u(0.3, 0.55), -1.0],
+            [stem, -0.85],
+            [stem, s.u(-0.4, 0.1)],
+            [r * 0.8, 0.3],
+            [r, 0.95],
+            [r - 0.06, 0.95],
+            [r * 0.7, 0.4],
+        ]
+    )
     s.turned(s.fancy(), outline)
 
 
@@ -86,10 +103,21 @@ def chair(s: Sculptor) -> None:
     wood, cloth = s.wood(), s.fancy(chance=0.3)
     leg = s.u(0.04, 0.08)
     for x in (-1, 1):
-        s.rod(wood, sides=int(s.pick(4, 12)), at=(x * (d - leg), w - leg, 0.5 * (seat - 1)), size=(leg, leg, 0.5 * (seat + 1)), mirror=True)
+        s.rod(
+            wood,
+            sides=int(s.pick(4, 12)),
+            at=(x * (d - leg), w - leg, 0.5 * (seat - 1)),
+            size=(leg, leg, 0.5 * (seat + 1)),
+            mirror=True,
+        )
     s.box(cloth, at=(0, 0, seat), size=(d, w, s.u(0.05, 0.12)))
     if s.chance(0.6):
-        s.box(cloth if s.chance(0.5) else wood, at=(-d + 0.05, 0, seat + 0.5 * back), size=(0.06, w, 0.5 * back), turn=(0, s.u(-8, 0), 0))
+        s.box(
+            cloth if s.chance(0.5) else wood,
+            at=(-d + 0.05, 0, seat + 0.5 * back),
+            size=(0.06, w, 0.5 * back),
+            turn=(0, s.u(-8, 0), 0),
+        )
     else:
         s.box(wood, at=(-d + 0.05, w - leg, seat + 0.5 * back), size=(leg, leg, 0.5 * back), mirror=True)
         for k in range(3):
@@ -135,7 +163,11 @@ def lamp(s: Sculptor) -> None:
 def house(s: Sculptor) -> None:
     """Walls, gable or pyramid roof, door and windows, a chimney."""
     w, d, h = s.u(0.5, 0.8), s.u(0.45, 0.8), s.u(0.35, 0.7)
-    wall, roof, hole = s.fancy(s.hue(0.1, saturation=0.3, value=0.85), chance=0.15), s.fancy(s.hue(0.02), chance=0.3), s.any_colour()
+    wall, roof, hole = (
+        s.fancy(s.hue(0.1, saturation=0.3, value=0.85), chance=0.15),
+        s.fancy(s.hue(0.02), chance=0.3),
+        s.any_colour(),
+    )
     s.box(wall, size=(d, w, h))
     rise = s.u(0.25, 0.6)
     if s.chance(0.65):
@@ -144,7 +176,14 @@ def house(s: Sculptor) -> None:
         size = (d * 1.08, w, 1.0) if across else (w * 1.08, d, 1.0)
         s.cut_out(roof, triangle * (1.0, rise * 1.4), at=(0, 0, h), size=size, turn=(0, 0, 0 if across else 90))
     else:
-        s.rod(roof, taper=0.0, sides=4, at=(0, 0, h + rise), size=(d * 1.6, w * 1.6, rise), turn=(0, 0, 45) if abs(d - w) < 0.05 else (0, 0, 0))
+        s.rod(
+            roof,
+            taper=0.0,
+            sides=4,
+            at=(0, 0, h + rise),
+            size=(d * 1.6, w * 1.6, rise),
+            turn=(0, 0, 45) if abs(d - w) < 0.05 else (0, 0, 0),
+        )
     s.box(hole, at=(d, s.pick(0, 0, 0.3 * w), -h + 0.22), size=(0.03, 0.12, 0.22))
     for y in (-1, 1):
         s.box(s.hue(0.55, saturation=0.4, value=0.9), at=(d, y * w * 0.6, 0.25 * h), size=(0.02, 0.12, 0.12))
@@ -178,7 +217,12 @@ def car(s: Sculptor) -> None:
     s.ball(body, around=6, along=6, size=(wide, long, low))
     start = s.u(-0.5, 0.1)
     cabin = s.u(0.2, 0.38)
-    s.box(body if s.chance(0.5) else s.any_colour(), taper=s.u(0.7, 0.95), at=(0, start, low + cabin * 0.9), size=(wide * 0.9, s.u(0.35, 0.55), cabin))
+    s.box(
+        body if s.chance(0.5) else s.any_colour(),
+        taper=s.u(0.7, 0.95),
+        at=(0, start, low + cabin * 0.9),
+        size=(wide * 0.9, s.u(0.35, 0.55), cabin),
+    )
     s.box(glass, taper=0.85, at=(0, start, low + cabin), size=(wide * 0.92, 0.3, cabin * 0.55))
     if s.chance(0.3):
         s.box(s.fancy(), at=(0, -0.3, low + 0.35), size=(wide, 0.65, 0.38))
@@ -204,7 +248,9 @@ def ship(s: Sculptor) -> None:
     else:
         mast = s.u(0.6, 0.8)
         s.rod(s.wood(), at=(0, 0, deck + mast), size=(0.035, 0.035, mast))
-        sail = np.array([[0.75, -0.8], [0.0, 0.9], [-0.65, -0.8]]) if s.chance(0.6) else superellipse(16, 6) * (0.6, 0.65)
+        sail = (
+            np.array([[0.75, -0.8], [0.0, 0.9], [-0.65, -0.8]]) if s.chance(0.6) else superellipse(16, 6) * (0.6, 0.65)
+        )
         s.cut_out(s.fancy(s.grey(0.95)), sail, size=(0.03, 0.9, mast), at=(0.05, 0, deck + mast + 0.08))
 
 
@@ -249,7 +295,13 @@ def tool(s: Sculptor) -> None:
         return
     s.rod(grip, sides=12, size=(s.u(0.05, 0.08), s.u(0.05, 0.08), 1.0), at=(0, 0, -0.1))
     if kind == 1:
-        s.ball(s.fancy(metal, chance=0.3), around=s.u(4, 10), along=s.u(4, 10), at=(0, 0, 0.8), size=(s.u(0.22, 0.35), s.u(0.35, 0.6), s.u(0.2, 0.35)))
+        s.ball(
+            s.fancy(metal, chance=0.3),
+            around=s.u(4, 10),
+            along=s.u(4, 10),
+            at=(0, 0, 0.8),
+            size=(s.u(0.22, 0.35), s.u(0.35, 0.6), s.u(0.2, 0.35)),
+        )
     elif kind == 2:
         s.ball(metal, bottom=-0.7, top=0.7, at=(0, 0.2, 0.65), size=(0.06, 0.4, 0.4))
     elif kind == 3:
@@ -272,7 +324,12 @@ def cake(s: Sculptor) -> None:
     else:
         for k in range(5):
             a = 2 * np.pi * k / 5
-            s.rod(s.any_colour(), sides=10, at=(r * 0.6 * np.cos(a), r * 0.6 * np.sin(a), z + 0.15), size=(0.04, 0.04, 0.16))
+            s.rod(
+                s.any_colour(),
+                sides=10,
+                at=(r * 0.6 * np.cos(a), r * 0.6 * np.sin(a), z + 0.15),
+                size=(0.04, 0.04, 0.16),
+            )
 
 
 def burger(s: Sculptor) -> None:
@@ -282,7 +339,13 @@ def burger(s: Sculptor) -> None:
     z += 0.2
     for _ in range(int(s.pick(2, 3, 4))):
         h = s.u(0.06, 0.13)
-        s.ball(s.hue(s.pick(0.0, 0.3, 0.05, 0.14)), along=4, around=s.pick(2, 2, 4), at=(0, 0, z + h), size=(r * s.u(0.93, 1.1), r * s.u(0.93, 1.1), h))
+        s.ball(
+            s.hue(s.pick(0.0, 0.3, 0.05, 0.14)),
+            along=4,
+            around=s.pick(2, 2, 4),
+            at=(0, 0, z + h),
+            size=(r * s.u(0.93, 1.1), r * s.u(0.93, 1.1), h),
+        )
         z += 1.7 * h
     top = s.fancy(bun, chance=0.3)
     s.ball(top, bottom=0.0, at=(0, 0, z), size=(r, r, s.u(0.4, 0.6)))
@@ -321,7 +384,11 @@ def crate(s: Sculptor) -> None:
     else:
         s.box(paint, size=(d * 0.6, w, h))
         for k in range(3):
-            s.box(s.fancy(paint, chance=0.0) if s.chance(0.5) else s.any_colour(), at=(d * 0.6, 0, h * (0.6 * k - 0.6)), size=(0.03, w * 0.85, h * 0.24))
+            s.box(
+                s.fancy(paint, chance=0.0) if s.chance(0.5) else s.any_colour(),
+                at=(d * 0.6, 0, h * (0.6 * k - 0.6)),
+                size=(0.03, w * 0.85, h * 0.24),
+            )
             s.ball(s.grey(0.8), at=(d * 0.6 + 0.05, 0, h * (0.6 * k - 0.6)), size=0.05)
 
 

@@ -1,13 +1,14 @@
 """Closed triangle surfaces from which the procedural objects are put together.
 
-Two generators make everything: `lathe` sweeps a profile (radius, height) around z over any star-shaped cross-section (spheres,
-boxes, prisms, bowls, extruded and inflated silhouettes), `tube` sweeps a circle along a curve (limbs, handles, rings).
+Two generators make everything: `lathe` sweeps a profile (radius, height) around z over any star-shaped cross-section
+(spheres, boxes, prisms, bowls, extruded and inflated silhouettes), `tube` a circle along a curve (limbs, rings).
 Vertices are duplicated along creases, so that averaged normals are smooth exactly where the surface is.
 
-Letters: K profile points, S points of the cross-section; u around, v along, both in [0,1]. Faces are counter-clockwise seen
-from outside.
+Letters: K profile points, S points of the cross-section; u around, v along, both in [0,1]. Faces are
+counter-clockwise seen from outside.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,7 +47,8 @@ def square() -> Array:
 def superellipse(points: int, exponent: float) -> Array:
     """|x|^n + |y|^n = 1: a circle at n = 2, a rounded square above."""
     unit = circle(points)
-    return unit / (np.abs(unit) ** exponent).sum(1, keepdims=True) ** (1.0 / exponent)
+    rounded: Array = unit / (np.abs(unit) ** exponent).sum(1, keepdims=True) ** (1.0 / exponent)
+    return rounded
 
 
 def dome(points: int, *, bottom: float = -1.0, top: float = 1.0, exponent: float = 2.0) -> Array:
@@ -70,7 +72,7 @@ def close(profile: Array) -> Array:
 def _subdivide(points: Array, grain: float) -> Array:
     """The polyline with no step longer than `grain`."""
     pieces = [points[:1]]
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in itertools.pairwise(points):
         count = max(1, int(np.ceil(np.linalg.norm(b - a) / grain)))
         pieces.append(a + (b - a) * (np.arange(1, count + 1) / count)[:, None])
     return np.concatenate(pieces)
@@ -82,7 +84,7 @@ def _smooth_runs(points: Array) -> list[Array]:
     step /= np.linalg.norm(step, axis=1, keepdims=True).clip(1e-12)
     cuts = np.flatnonzero((step[:-1] * step[1:]).sum(1) < CREASE) + 1
     edges = [0, *cuts.tolist(), len(points) - 1]
-    return [points[a : b + 1] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [points[a : b + 1] for a, b in itertools.pairwise(edges)]
 
 
 def _grid_faces(rows: int, columns: int, wrap: bool) -> Indices:
@@ -113,8 +115,8 @@ def _without_slivers(part: Part) -> Part:
 def lathe(profile: Array, section: Array, *, grain: float = 0.5) -> Part:
     """Sweeps `profile` (K x 2: radius >= 0, height; from bottom to top, both ends on the axis) over `section` (S x 2).
 
-    Sections of fewer than nine corners are faceted. `grain` bounds the step along the profile and along straight sides, as a
-    share of a unit radius: patterns need a fine one.
+    Sections of fewer than nine corners are faceted. `grain` bounds the step along the profile and along straight
+    sides, as a share of a unit radius: patterns need a fine one.
     """
     outline = _subdivide(profile, grain)
     travelled = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(outline, axis=0), axis=1))])

@@ -13,7 +13,7 @@ from dreamcraft3d.training.sculptor import Solid, vertex_normals
 
 @dataclass(frozen=True)
 class Views:
-    """What B cameras see: premultiplied `rgba`; `depth` (distance along the camera axis, 0 on the background); world `normals`."""
+    """Pictures: premultiplied `rgba`, `depth` along the camera axis (0 on the background), world `normals`."""
 
     rgba: Float[Tensor, "B H W 4"]
     depth: Float[Tensor, "B H W 1"]

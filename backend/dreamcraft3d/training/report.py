@@ -20,8 +20,8 @@ Picture = Float[Tensor, "B H W 4"]
 class PriorFigures:
     """Means over held-out objects and views; PSNR in dB over white, IoU of silhouettes at opacity 1/2.
 
-    `sampled_*`: pictures drawn from noise. `one_step_*`: x0 from the true view noised to t = 700. `reference_*`: the baseline
-    "the reference picture again".
+    `sampled_*`: pictures drawn from noise. `one_step_*`: x0 from the true view noised to t = 700. `reference_*`: the
+    baseline "the reference picture again".
     """
 
     sampled_psnr: float
@@ -70,7 +70,11 @@ def held_out_figures(
         device = prior.alphas_cumprod.device
         x0 = prior.predict_x0(x_t.to(device), t.expand(len(x)).to(device), condition, cfg_scale=1.0)
         again = batch.reference.permute(0, 2, 3, 1)
-        pairs = [measure(picture, truth) for picture in (sampled, prior.decode(x0).cpu(), again) for measure in (psnr, silhouette_iou)]
+        pairs = [
+            measure(picture, truth)
+            for picture in (sampled, prior.decode(x0).cpu(), again)
+            for measure in (psnr, silhouette_iou)
+        ]
         rows.append(torch.stack(pairs, dim=1))
     return PriorFigures(*torch.cat(rows).mean(0).tolist())
 

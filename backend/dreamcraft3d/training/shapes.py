@@ -1,8 +1,8 @@
 """The procedural world: one integer seed, one coloured object, for ever.
 
-A seed fixes kind, proportions, colours, light and pose through its own numpy generator. Any change to `sculptor`, `primitives`
-or the kinds changes the world: raise WORLD_VERSION then, so that cached pictures and old figures are not mixed with new ones.
-Seeds below HELD_OUT are never trained on; evaluation and the example pictures use them.
+A seed fixes kind, proportions, colours, light and pose through its own numpy generator. Any change to `sculptor`,
+`primitives` or the kinds changes the world: raise WORLD_VERSION then, so that cached pictures and old figures are not
+mixed with new ones. Seeds below HELD_OUT are never trained on; evaluation and the example pictures use them.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,8 @@ HALF_FIELD = float(np.tan(np.radians(10.0)))  # tangent of half the field of vie
 FILL = 0.9  # of the picture's side that the object spans in the reference view
 
 Make = Callable[[Sculptor], None]
-SIDEWAYS: tuple[Make, ...] = (living.quadruped, living.bird, things.plane)  # long towards the camera: often shown from the side
+# Long towards the camera: often shown from the side.
+SIDEWAYS: tuple[Make, ...] = (living.quadruped, living.bird, things.plane)
 
 KINDS: tuple[tuple[Make, float], ...] = (
     (living.stack, 5.0), (living.cut_shape, 2.0), (living.blob, 2.0), (things.vase, 3.0), (things.bottle, 1.0),
@@ -44,14 +45,18 @@ class WorldObject:
     elevation: float
 
 
-def make_object(seed: int, *, kind: str | None = None) -> WorldObject:
-    """The object of a seed. `kind` (a function name such as "mug") overrides the drawn kind, for pictures and tests."""
+def make_object(seed: int, *, kind: str | None = None, detail: int = 1) -> WorldObject:
+    """The object of a seed.
+
+    `kind` (a function name such as "mug") overrides the drawn kind, for pictures and tests; `detail` refines round
+    surfaces.
+    """
     rng = np.random.default_rng([WORLD_VERSION, seed])
     weights = np.array([weight for _, weight in KINDS])
     make = KINDS[int(rng.choice(len(KINDS), p=weights / weights.sum()))][0]
     if kind is not None:
         make = next(maker for maker, _ in KINDS if maker.__name__ == kind)
-    s = Sculptor(rng)
+    s = Sculptor(rng, detail)
     light = _light(s)
     turn = _turn(s, make)
     elevation = float(np.radians(rng.uniform(0.0, 20.0))) if s.chance(0.3) else 0.0
@@ -61,9 +66,9 @@ def make_object(seed: int, *, kind: str | None = None) -> WorldObject:
 
 
 def framed(vertices: Array, elevation: float) -> Array:
-    """Scaled and moved so that the object spans FILL of the reference picture, or less where other views would cut it off.
+    """Scaled and moved so that it spans FILL of the reference picture, or less where other views would cut it off.
 
-    The picture's bounding box is centred as input pictures are; in depth the object is centred about the axis of rotation.
+    The picture's bounding box is centred as input pictures are; in depth the object's middle is on the axis.
     """
     centred = vertices - 0.5 * (vertices.max(0) + vertices.min(0))
     radius = float(np.linalg.norm(centred[:, :2], axis=1).max())
@@ -78,19 +83,22 @@ def framed(vertices: Array, elevation: float) -> Array:
         centred[:, 2] -= middle[1] * reach / scale / np.cos(elevation)
         radius = float(np.linalg.norm(centred[:, :2], axis=1).max()) * scale
         scale *= min(grow, 0.66 / max(radius, 1e-9))
-    return centred * scale
+    fitted: Array = centred * scale
+    return fitted
 
 
 def _bounds(vertices: Array, elevation: float) -> tuple[Array, Array]:
     """Lower and upper corner in the reference picture, in units of half its side."""
     c, e = np.cos(elevation), np.sin(elevation)
     depth = DISTANCE - (vertices[:, 0] * c + vertices[:, 2] * e)
-    picture = np.stack([vertices[:, 1], vertices[:, 2] * c - vertices[:, 0] * e], axis=1) / (depth * HALF_FIELD)[:, None]
+    picture = (
+        np.stack([vertices[:, 1], vertices[:, 2] * c - vertices[:, 0] * e], axis=1) / (depth * HALF_FIELD)[:, None]
+    )
     return picture.min(0), picture.max(0)
 
 
 def _turn(s: Sculptor, make: Make) -> float:
-    """Most objects face the reference camera; long ones stand sideways, and a quarter of all is seen from an odd angle."""
+    """Most objects face the reference camera; long ones stand sideways, a quarter is seen from an odd angle."""
     if make in SIDEWAYS:
         return s.pick(90.0, -90.0, 90.0, -90.0, 60.0, -60.0, 45.0, -45.0, 0.0, 20.0, -20.0)
     if s.chance(0.72):

@@ -1,13 +1,15 @@
 """Trains the bundled prior: diffusion on pictures of procedural objects, within a budget of minutes.
 
-The loss is that of v-prediction written on the clean picture, |x0_hat - x0|^2 min(1 / sigma_t^2, 5): the network predicts x0
-(cleaner colours early on), weights stay even over the range t in [.2, .9] that distillation asks, and half the timesteps are
-drawn there. AdamW, cosine to zero over the budget, EMA, 10 % reference dropout for guidance.
+The loss is that of v-prediction written on the clean picture, |x0_hat - x0|^2 min(1 / sigma_t^2, 5): the network
+predicts x0 (cleaner colours early on), weights stay even over the range t in [.2, .9] that distillation asks, and
+half the timesteps are drawn there. AdamW, cosine to zero over the budget, EMA, 10 % reference dropout for guidance.
 
-On the CPU each worker thread computes the gradient of its share of the batch with one core; the weights are shared and the
-gradients added in a fixed order. A barrier per step instead of one per operator is what keeps a shared machine busy.
+On the CPU each worker thread computes the gradient of its share of the batch with one core; the weights are shared
+and the gradients added in a fixed order. A barrier per step instead of one per operator is what keeps a shared
+machine busy.
 
-A run is a folder: `world-N/` (cached pictures), `checkpoint.pt` (resumes exactly), `log.jsonl`, `sheet-*.png`, `bundled.safetensors`.
+A run is a folder: `world-N/` (cached pictures), `checkpoint.pt` (resumes exactly), `log.jsonl`, `sheet-*.png`,
+`bundled.safetensors`.
 """
 
 import argparse
@@ -27,7 +29,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamcraft3d.functional.diffusion import add_noise, cosine_alphas_cumprod
-from dreamcraft3d.priors.bundled import WEIGHTS, BundledNetwork, BundledPrior, pose_vector
+from dreamcraft3d.priors.bundled import WEIGHTS, BundledNetwork, BundledPrior, channels_last, pose_vector
 from dreamcraft3d.training.dataset import Batch, World, world_folder, write_shard
 from dreamcraft3d.training.report import held_out_figures, sample_sheet
 
@@ -74,7 +76,7 @@ class Trainer:
     def __init__(self, settings: TrainSettings, *, network: BundledNetwork | None = None, device: str = "cpu") -> None:
         torch.manual_seed(settings.seed)
         self.settings, self.device = settings, torch.device(device)
-        self.network = (network or BundledNetwork()).to(self.device, memory_format=torch.channels_last).train()
+        self.network = channels_last(network or BundledNetwork()).to(self.device).train()
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
@@ -84,7 +86,9 @@ class Trainer:
         self.step, self.seconds = 0, 0.0
         workers = settings.workers if self.device.type == "cpu" else 1
         self._replicas = [self.network, *(_sharing_weights(self.network) for _ in range(workers - 1))]
-        self._pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
+        self._pool = (
+            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
+        )
 
     @property
     def progress(self) -> float:
@@ -112,7 +116,7 @@ class Trainer:
         self.step += 1
         keep = min(self.settings.ema, (1.0 + self.step) / (10.0 + self.step))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.ema.parameters()), parameters, 1.0 - keep)
+            torch._foreach_lerp_([*self.ema.parameters()], [*parameters], 1.0 - keep)
         return sum(losses)
 
     def _shares(self, batch: Batch, count: int) -> list[_Share]:
@@ -210,7 +214,8 @@ def _loop(
         if trainer.seconds - logged >= settings.log_seconds:
             speed = settings.batch * (trainer.step - first) / (trainer.seconds - logged)
             _log(folder, on_log, {
-                "step": trainer.step, "images": trainer.step * settings.batch, "loss": round(sum(losses) / len(losses), 5),
+                "step": trainer.step, "images": trainer.step * settings.batch,
+                "loss": round(sum(losses) / len(losses), 5),
                 "img_per_s": round(speed, 1), "minutes": round(trainer.seconds / 60.0, 2),
             })  # fmt: skip
             logged, losses, first = trainer.seconds, [], trainer.step
@@ -281,7 +286,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90.0)
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
     parser.add_argument("--export", type=Path, help="where the weights go, at every checkpoint")
-    parser.add_argument("--export-only", action="store_true", help="write the checkpoint's weights to --export and stop")
+    parser.add_argument(
+        "--export-only", action="store_true", help="write the checkpoint's weights to --export and stop"
+    )
     parser.add_argument("--fresh", action="store_true", help="do not resume")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()

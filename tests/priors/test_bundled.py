@@ -1,0 +1,139 @@
+"""The bundled prior keeps the protocol; weights here are random unless a test says otherwise."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreamcraft3d.errors import DreamCraftError
+from dreamcraft3d.functional.diffusion import add_noise, noise_to_x0
+from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition
+from dreamcraft3d.priors.bundled import BundledNetwork, BundledPrior, pose_vector
+from dreamcraft3d.training.train import write_weights
+
+
+def tiny_network() -> BundledNetwork:
+    torch.manual_seed(1)
+    return BundledNetwork(channels=(32, 32), features=16, encoder_width=16, embedding=32)
+
+
+@pytest.fixture
+def prior() -> BundledPrior:
+    return BundledPrior(tiny_network())
+
+
+def condition(views: int = 2, *, size: int = 64) -> ViewCondition:
+    rgba = torch.rand(1, size, size, 4, generator=torch.Generator().manual_seed(2))
+    reference = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1)
+    return ViewCondition(reference, 0.1, torch.linspace(0.0, 0.5, views), torch.linspace(0.0, 3.0, views))
+
+
+def noisy(views: int = 2) -> torch.Tensor:
+    return torch.randn(views, 4, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+def test_it_is_a_diffusion_prior(prior: BundledPrior) -> None:
+    typed: DiffusionPrior = prior
+    assert typed.alphas_cumprod.shape == (1000,)
+    assert typed.contents == {"rgba"}
+
+
+def test_encode_and_decode_are_inverse_at_its_own_size(prior: BundledPrior) -> None:
+    picture = torch.rand(2, 64, 64, 4)
+    x = prior.encode(picture)
+    assert x.shape == (2, 4, 64, 64)
+    assert torch.allclose(prior.decode(x), picture, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [64, 128, 100])
+def test_gradients_flow_through_encode(prior: BundledPrior, size: int) -> None:
+    render = torch.rand(1, size, size, 4, requires_grad=True)
+    prior.encode(render).sum().backward()
+    assert render.grad is not None
+    assert float(render.grad.sum()) == pytest.approx(2.0 * 4 * 64 * 64, rel=1e-3)
+    assert (render.grad > 0).all()
+
+
+def test_guidance_is_the_one_formula(prior: BundledPrior) -> None:
+    view, x_t, t = condition(), noisy(), torch.tensor([300, 800])
+    empty = ViewCondition(torch.zeros(1, 64, 64, 4), 0.1, view.elevation, view.azimuth)
+    conditional = prior.predict_noise(x_t, t, view, cfg_scale=1.0)
+    unconditional = prior.predict_noise(x_t, t, empty, cfg_scale=1.0)
+    guided = prior.predict_noise(x_t, t, view, cfg_scale=2.5)
+    assert not torch.allclose(conditional, unconditional, atol=1e-3)
+    assert torch.allclose(guided, unconditional + 2.5 * (conditional - unconditional), atol=1e-4)
+
+
+def test_evaluations_count_pictures(prior: BundledPrior) -> None:
+    prior.predict_noise(noisy(), torch.tensor([10, 20]), condition(), cfg_scale=1.0)
+    assert prior.evaluations == 2
+    prior.predict_noise(noisy(), torch.tensor([10, 20]), condition(), cfg_scale=2.0)
+    assert prior.evaluations == 6
+
+
+def test_noise_and_x0_tell_the_same_story(prior: BundledPrior) -> None:
+    x, noise, t = noisy().clamp(-1, 1), torch.randn(2, 4, 64, 64), torch.tensor([200, 700])
+    x_t = add_noise(x, noise, prior.alphas_cumprod, t)
+    eps = prior.predict_noise(x_t, t, condition(), cfg_scale=1.5)
+    x0 = prior.predict_x0(x_t, t, condition(), cfg_scale=1.5)
+    assert torch.allclose(noise_to_x0(x_t, eps, prior.alphas_cumprod, t), x0, atol=1e-3)
+    assert not eps.requires_grad
+
+
+def test_views_of_a_batch_are_independent(prior: BundledPrior) -> None:
+    view, x_t, t = condition(3), noisy(3), torch.tensor([100, 500, 900])
+    together = prior.predict_noise(x_t, t, view, cfg_scale=2.0)
+    for k in range(3):
+        one = ViewCondition(view.reference, 0.1, view.elevation[k : k + 1], view.azimuth[k : k + 1])
+        alone = prior.predict_noise(x_t[k : k + 1], t[k : k + 1], one, cfg_scale=2.0)
+        assert torch.allclose(alone, together[k : k + 1], atol=1e-4)
+
+
+def test_a_new_reference_is_noticed(prior: BundledPrior) -> None:
+    first = condition()
+    other = ViewCondition(1.0 - first.reference, 0.1, first.elevation, first.azimuth)
+    t = torch.tensor([500, 500])
+    a, b, c = (prior.predict_noise(noisy(), t, view, cfg_scale=1.0) for view in (first, other, first))
+    assert not torch.allclose(a, b)
+    assert torch.equal(a, c)
+
+
+def test_pose_vector_is_periodic_and_tells_left_from_right() -> None:
+    e, a, r = torch.tensor([0.3]), torch.tensor([1.0]), torch.tensor([0.1])
+    assert torch.allclose(pose_vector(e, a, r), pose_vector(e, a + 2 * math.pi, r), atol=1e-5)
+    assert not torch.allclose(pose_vector(e, a, r), pose_vector(e, -a, r), atol=0.1)
+
+
+def test_samples_are_pictures_and_repeatable(prior: BundledPrior) -> None:
+    first, second = (prior.sample(condition(), steps=2, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    assert first.shape == (2, 64, 64, 4)
+    assert 0.0 <= float(first.min()) <= float(first.max()) <= 1.0
+    assert torch.equal(first, second)
+
+
+def test_weights_survive_the_file(prior: BundledPrior, tmp_path: Path) -> None:
+    write_weights(prior.network, tmp_path / "weights.safetensors")
+    loaded = BundledPrior.load(tmp_path / "weights.safetensors")
+    assert all(p.dtype == torch.float32 for p in loaded.network.parameters())
+    t = torch.tensor([200, 600])
+    a, b = (p.predict_x0(noisy(), t, condition(), cfg_scale=1.0) for p in (prior, loaded))
+    assert torch.allclose(a, b, atol=0.02)
+
+
+def test_missing_weights_name_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(DreamCraftError) as caught:
+        BundledPrior.load(tmp_path / "none.safetensors")
+    assert "train-prior" in caught.value.remedy
+
+
+def test_adapters_attach_and_start_as_nothing(prior: BundledPrior) -> None:
+    peft = pytest.importorskip("peft")
+    t = torch.tensor([200, 600])
+    before = prior.predict_x0(noisy(), t, condition(), cfg_scale=1.0)
+    config = peft.LoraConfig(r=2, target_modules=["to_q", "to_k", "to_v", "to_out.0"], init_lora_weights=True)
+    prior.network.unet.add_adapter(config, adapter_name="texture")
+    assert torch.equal(prior.predict_x0(noisy(), t, condition(), cfg_scale=1.0), before)
+    trainable = [name for name, p in prior.network.unet.named_parameters() if p.requires_grad]
+    assert trainable
+    assert all("lora" in name for name in trainable)
