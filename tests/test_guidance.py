@@ -56,8 +56,10 @@ def test_a_broken_prediction_pulls_nowhere() -> None:
     for form in ("x0", "sds"):
         image = torch.full((1, SIZE, SIZE, 4), 0.5, requires_grad=True)
         generator = torch.Generator().manual_seed(0)
-        distill(broken, image, condition(1), torch.tensor([500]), cfg_scale=1.0, form=form, generator=generator).loss.backward()
-        assert image.grad is not None and float(image.grad.abs().max()) == 0.0
+        t = torch.tensor([500])
+        distill(broken, image, condition(1), t, cfg_scale=1.0, form=form, generator=generator).loss.backward()
+        assert image.grad is not None
+        assert float(image.grad.abs().max()) == 0.0
 
 
 def test_plausible_pictures_are_premultiplied() -> None:

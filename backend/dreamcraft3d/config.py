@@ -91,7 +91,7 @@ class ReferenceWeights(Record):
 
     rgb: Weight = 1.0
     """mean squared colour error over white"""
-    mask: Weight = 0.1
+    mask: Weight = 0.5
     """mean squared error of the opacity"""
     depth: Weight = 0.05
     """1 - correlation with the depth map, where there is one"""

@@ -36,7 +36,7 @@ from dreamcraft3d.progress import Progress
 from dreamcraft3d.stages.coarse_nerf import new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.neus import new_neus, train_neus
-from dreamcraft3d.stages.reference import ReferenceView, load_reference
+from dreamcraft3d.stages.reference import ReferenceView, load_reference, save_reference
 from dreamcraft3d.stages.run import State, Stateful, StageRun, flatten, unflatten
 from dreamcraft3d.stages.supervision import Supervision
 from dreamcraft3d.stages.texture import Texture, new_colour, paint_texture
@@ -72,6 +72,7 @@ def generate(picture: Path, config: GenerateConfig, workspace: Workspace, progre
     """
     with workspace:
         reference = load_reference(picture, config.reference)
+        save_reference(reference, workspace)
         return run_stages(reference, load_priors(config), config, workspace, progress)
 
 
@@ -161,8 +162,8 @@ class Stages:
         saved = self.workspace.file("stages", name, "result.safetensors")
         if self.workspace.finished(name, self.upstream) and (state := read_state(saved)) is not None:
             record = self.records[name] = self.workspace.record(name) or {}
-            clean = export.CleanReport(**record["clean_up"])
-            return export.UnwrappedMesh(**state, **record["unwrap"], report=clean)
+            saved_mesh: dict[str, Any] = {**state, **record["unwrap"]}
+            return export.UnwrappedMesh(**saved_mesh, report=export.CleanReport(**record["clean_up"]))
         self.workspace.begin(name, self.upstream)
         start = time.perf_counter()
         self.progress.note("mesh: cleaning, decimating and unwrapping.")
@@ -173,6 +174,7 @@ class Stages:
             seconds=settings.unwrap_seconds,
             texture_size=settings.texture_size,
         )
+        self.progress.check()  # Ctrl-C also ends the unwrapping child, and the fallback would pass for the result
         write_state(saved, {key: value for key, value in vars(unwrapped).items() if isinstance(value, Tensor)})
         plain = {key: getattr(unwrapped, key) for key in ("texture_size", "method", "overlap")}
         record = {"seconds": round(time.perf_counter() - start, 2), "unwrap": plain}
@@ -213,7 +215,7 @@ class Stages:
             "seconds": round(sum(record["seconds"] for record in stages), 2),
             "prior_evaluations": sum(record.get("prior_evaluations", 0) for record in stages),
             "peak_memory_mib": max(record["peak_memory_mib"] for record in stages),
-            "metrics": {"reference_psnr": round(psnr(on_white(render), on_white(reference)), 3)},
+            "metrics": {"reference_psnr": round(float(psnr(on_white(render), on_white(reference))), 3)},
             "faces": len(textured.faces),
         }
 

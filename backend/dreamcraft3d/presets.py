@@ -18,16 +18,48 @@ STAGES = ("coarse_nerf", "neus", "geometry", "texture")
 
 
 def preview() -> dict[str, Any]:
-    """Minutes on two CPU cores: the defaults of the records."""
-    return {}
+    """Two minutes on two CPU cores with the bundled prior, which sees 64 pixels."""
+    return {
+        **volume_stages(nerf_steps=160, neus_steps=60, size=64),
+        **{f"{stage}.guidance.view_cfg": 2.0 for stage in STAGES},
+        "geometry.steps": 120,
+        "geometry.cells": 36,
+        "geometry.render_size": 128,
+        "texture.steps": 120,
+        "texture.render_size": 128,
+        "export.target_faces": 8_000,
+    }
 
 
 def oracle() -> dict[str, Any]:
-    """Against the exact prior: no classifier-free guidance, only the steps that the shape needs."""
+    """Against the exact prior, which needs no guidance scale and sees any size."""
     return {
+        **volume_stages(nerf_steps=200, neus_steps=60, size=64),
         **{f"{stage}.guidance.view_cfg": 1.0 for stage in STAGES},
-        "geometry.cells": 64,
-        "export.target_faces": 20_000,
+        "oracle_size": 128,
+        "geometry.steps": 200,
+        "geometry.cells": 48,
+        "geometry.render_size": 128,
+        "texture.steps": 160,
+        "texture.render_size": 256,
+        "export.target_faces": 10_000,
+    }
+
+
+def volume_stages(*, nerf_steps: int, neus_steps: int, size: int) -> dict[str, Any]:
+    """Small hash grids and renders: what the volume stages need when a prior sees 64 pixels."""
+    grid = {"levels": 10, "growth": 1.4, "log2_table_size": 15, "hidden": 32}
+    return {
+        **{f"coarse_nerf.hash_grid.{key}": value for key, value in grid.items()},
+        "coarse_nerf.steps": nerf_steps,
+        "coarse_nerf.render_size": size,
+        "coarse_nerf.step_size": 0.025,
+        "coarse_nerf.active_levels": ((0.0, 4), (0.6, 10)),
+        "neus.steps": neus_steps,
+        "neus.render_size": size,
+        "neus.step_size": 0.025,
+        **{f"texture.hash_grid.{key}": value for key, value in {"levels": 12, "growth": 1.5, "log2_table_size": 17}.items()},
+        "texture.fit_steps": 60,
     }
 
 

@@ -178,14 +178,14 @@ def render_mesh(
 
 
 def drop_hidden(samples: Samples, alphas_of: Callable[[Samples], Float[Tensor, " M"]]) -> Samples:
-    """Samples behind the visible surface, or in empty space, carry no gradient worth its price: they go (method section 5.5)."""
+    """Samples behind the visible surface carry no gradient worth its price: they go (method section 5.5).
+
+    Empty samples in front of it stay, unlike in the release: without them an empty place could never fill again.
+    """
     with torch.no_grad():
-        alphas = alphas_of(samples)
-        weights = render_weights(alphas, samples.ray_offsets)
-        transmittance = weights / alphas.clamp_min(1e-10)
-        keep = (transmittance > VISIBLE_TRANSMITTANCE) & (alphas > 1e-4)
-        if not bool(keep.any()):
-            keep[0] = True
+        alphas = alphas_of(samples).clamp_min(1e-10)
+        transmittance = render_weights(alphas, samples.ray_offsets) / alphas
+        keep = transmittance > VISIBLE_TRANSMITTANCE
         counts = torch.zeros(samples.n_rays, dtype=torch.long, device=keep.device)
         counts.index_add_(0, samples.ray_indices[keep], torch.ones_like(samples.ray_indices[keep]))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])

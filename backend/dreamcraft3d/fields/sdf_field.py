@@ -62,4 +62,5 @@ class SDFField(nn.Module):
         return ((f[1:] - f[:1]) / epsilon).T
 
     def _sdf(self, x: Float[Tensor, "N 3"], features: Float[Tensor, "N C"]) -> Float[Tensor, " N"]:
-        return self.sdf_head(features)[:, 0] + x.norm(dim=-1) - INITIAL_RADIUS
+        f: Tensor = self.sdf_head(features)[:, 0] + x.norm(dim=-1) - INITIAL_RADIUS
+        return f

@@ -1,5 +1,7 @@
 """DMTet: signed distances and offsets on a tetrahedral grid, a triangle mesh at every step (stage 2, method section 5.7)."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class TetMesh(nn.Module):
     @property
     def cell(self) -> float:
         """World length of a grid cell's side: the scale of the smallest feature."""
-        return 2.0 * self.bound / (0.75**0.5)
+        return 2.0 * self.bound / math.sqrt(0.75)
 
     def positions(self) -> Float[Tensor, "N 3"]:
         """Displaced grid vertices."""

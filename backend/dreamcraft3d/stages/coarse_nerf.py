@@ -21,6 +21,8 @@ from dreamcraft3d.stages.run import StageRun
 from dreamcraft3d.stages.supervision import Supervision
 
 OCCUPANCY_EVERY = 8
+OCCUPANCY_DECAY = 0.6
+"""A stage has hundreds of steps here, not thousands: cells are forgotten as fast, and all are asked at each update."""
 HEALTH_EVERY = 20
 
 
@@ -49,7 +51,9 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
             grid.update(
                 lambda x: density_to_alpha(field.density(x), torch.full_like(x[:, 0], config.step_size)),
                 generator=generator,
-                step=2 * step,
+                step=0,
+                threshold=0.005,
+                decay=OCCUPANCY_DECAY,
             )
         on_reference = step % 2 == 0
         cameras = (
@@ -68,7 +72,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
         )
         if on_reference:
             targets = supervision.targets(size)
-            loss = supervision.reference_loss(render, targets, config.reference)
+            loss = supervision.reference_loss(render, targets, config.reference, generator)
         else:
             loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
         loss = loss + regularisers(render, config, fraction)

@@ -3,15 +3,16 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamcraft3d.config import GeometryConfig
 from dreamcraft3d.fields.tet_mesh import TetMesh
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional.cameras import Cameras
-from dreamcraft3d.functional.mesh import Mesh, laplacian, normal_consistency
+from dreamcraft3d.functional.mesh import Mesh, laplacian, vertex_normals
 from dreamcraft3d.functional.schedules import piecewise_linear
+from dreamcraft3d.kernels.rasterize import EdgeTopology, edge_topology
 from dreamcraft3d.rendering import Render, render_mesh
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY
 from dreamcraft3d.stages.neus import Neus
@@ -60,15 +61,17 @@ def sculpt_geometry(supervision: Supervision, neus: Neus, config: GeometryConfig
             run.keep_if_healthy(step, False, reason="the surface is empty")
             continue
         novel = supervision.novel_views(config.guidance, step, fraction, generator)
-        render = render_mesh(mesh, colour, joined(supervision.camera, novel), size)
+        topology, normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
+        views = joined(supervision.camera, novel)
+        render = render_mesh(mesh, colour, views, size, topology=topology, normals=normals)
         reference, others = split(render)
         targets = supervision.targets(size)
-        loss = supervision.reference_loss(reference, targets, config.reference)
+        loss = supervision.reference_loss(reference, targets, config.reference, generator)
         guided, _ = supervision.guidance_loss(others.rgba, novel, config.guidance, fraction, generator)
         sculpted, _ = supervision.guidance_loss(
             others.normal_rgba, novel, config.guidance, fraction, generator, content="normal"
         )
-        loss = loss + guided + config.normal_guidance * sculpted + smoothness(mesh, config, fraction)
+        loss = loss + guided + config.normal_guidance * sculpted + smoothness(mesh, normals, topology, config, fraction)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -83,12 +86,24 @@ def new_geometry(neus: Neus, config: GeometryConfig, generator: torch.Generator)
     return Geometry(tet_mesh, ColourField.from_sdf(neus.field, generator=generator))
 
 
-def smoothness(mesh: Mesh, config: GeometryConfig, fraction: float) -> Float[Tensor, ""]:
+def smoothness(
+    mesh: Mesh, normals: Float[Tensor, "V 3"], topology: EdgeTopology, config: GeometryConfig, fraction: float
+) -> Float[Tensor, ""]:
     """Neighbouring vertex normals agree, and vertices stay among their neighbours (method section 5.8)."""
-    loss = piecewise_linear(fraction, config.normal_consistency) * normal_consistency(mesh.vertices, mesh.faces)
+    edges = edges_of(mesh.faces, topology)
+    ends = normals.index_select(0, edges[:, 0]), normals.index_select(0, edges[:, 1])
+    disagreement = (1.0 - (ends[0] * ends[1]).sum(dim=-1)).mean()
+    loss = piecewise_linear(fraction, config.normal_consistency) * disagreement
     if config.laplacian > 0.0:
-        loss = loss + config.laplacian * laplacian(mesh.vertices, mesh.faces)
+        loss = loss + config.laplacian * laplacian(mesh.vertices, mesh.faces, edges=edges)
     return loss
+
+
+def edges_of(faces: Int[Tensor, "F 3"], topology: EdgeTopology) -> Int[Tensor, "E 2"]:
+    """Each undirected edge once, without a search: of two half-edges the one with the larger number."""
+    half = torch.arange(faces.numel(), device=faces.device).reshape(faces.shape)
+    face, corner = torch.nonzero(topology.neighbours < half, as_tuple=True)
+    return torch.stack([faces[face, (corner + 1) % 3], faces[face, (corner + 2) % 3]], dim=-1)
 
 
 def check_silhouette(
@@ -110,5 +125,5 @@ def joined(first: Cameras, others: Cameras) -> Cameras:
 
 def split(render: Render) -> tuple[Render, Render]:
     """The first view, and the others."""
-    parts = (render.rgb, render.opacity, render.depth, render.normal)
-    return Render(*(part[:1] for part in parts)), Render(*(part[1:] for part in parts))
+    first = Render(render.rgb[:1], render.opacity[:1], render.depth[:1], render.normal[:1])
+    return first, Render(render.rgb[1:], render.opacity[1:], render.depth[1:], render.normal[1:])

@@ -21,7 +21,7 @@ from dreamcraft3d.functional.volume import neus_alpha
 from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.kernels.mesh_query import signed_distance
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
-from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY, OCCUPANCY_EVERY, CoarseNerf, check_opacity
+from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY, OCCUPANCY_DECAY, OCCUPANCY_EVERY, CoarseNerf, check_opacity
 from dreamcraft3d.stages.run import StageRun
 from dreamcraft3d.stages.supervision import Supervision
 
@@ -53,7 +53,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
         fraction, generator = step / config.steps, run.generator(step)
         size = int(piecewise_linear(fraction, config.render_size))
         if step % OCCUPANCY_EVERY == 0:
-            grid.update(lambda x: occupancy(field, x, config.step_size), generator=generator, step=2 * step)
+            grid.update(lambda x: occupancy(field, x, config.step_size), generator=generator, step=0, decay=OCCUPANCY_DECAY)
         on_reference = step % 2 == 0
         cameras = (
             supervision.camera
@@ -71,7 +71,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
         )
         if on_reference:
             targets = supervision.targets(size)
-            loss = supervision.reference_loss(render, targets, config.reference)
+            loss = supervision.reference_loss(render, targets, config.reference, generator)
         else:
             loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
         loss = loss + regularisers(field, render, config, generator)

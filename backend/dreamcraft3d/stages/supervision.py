@@ -67,14 +67,21 @@ class Supervision:
             rgba, mask, losses.erode(mask, 3), _resize_masked(view.depth, view.mask, size), self._normals(size)
         )
 
-    def reference_loss(self, render: Render, targets: ReferenceTargets, weights: ReferenceWeights) -> Float[Tensor, ""]:
-        """Weighted rgb, mask, depth and normal losses of the reference view (method section 7)."""
-        white = targets.rgba[..., :3] + 1.0 - targets.rgba[..., 3:]
-        loss = weights.rgb * losses.rgb_loss(render.over(1.0), white)
+    def reference_loss(
+        self, render: Render, targets: ReferenceTargets, weights: ReferenceWeights, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Weighted rgb, mask, depth and normal losses of the reference view (method section 7).
+
+        Colours are compared over a random grey: over white, a light object may hide in the background (issue B14).
+        """
+        grey = float(torch.rand((), generator=generator))
+        target = targets.rgba[..., :3] + grey * (1.0 - targets.rgba[..., 3:])
+        loss = weights.rgb * losses.rgb_loss(render.over(grey), target)
         if weights.mask > 0.0:
             loss = loss + weights.mask * losses.mask_loss(render.opacity, targets.rgba[..., 3])
         if weights.depth > 0.0 and targets.depth is not None:
-            depth = render.depth / render.opacity.detach().clamp_min(0.1)
+            # Of the surface, not of the ray: undivided, the nearest parts would look nearer by fading away.
+            depth = render.depth / render.opacity.clamp_min(0.1)
             loss = loss + weights.depth * losses.depth_correlation_loss(depth, targets.depth, targets.inside)
         if weights.normal > 0.0 and targets.normal is not None:
             normal = render.normal @ self.camera.c2w[0, :3, :3]

@@ -28,7 +28,8 @@ class Texture:
     def at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """Colours of surface points, without gradients."""
         with torch.no_grad():
-            return self.colour(x)
+            colour: Tensor = self.colour(x)
+            return colour
 
 
 def paint_texture(
