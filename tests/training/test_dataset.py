@@ -31,7 +31,7 @@ def test_a_shard_holds_what_is_drawn(folder: Path) -> None:
 
 def test_writing_again_leaves_the_shard_alone(folder: Path) -> None:
     before = (folder / "poses-00000.npy").stat().st_mtime_ns
-    write_shard(folder, 0, objects=3, views=4)
+    assert not write_shard(folder, 0, objects=3, views=4)
     assert (folder / "poses-00000.npy").stat().st_mtime_ns == before
 
 

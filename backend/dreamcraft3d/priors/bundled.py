@@ -219,8 +219,8 @@ class BundledPrior:
         """The guided clean picture; guidance commutes with the affine map between x0 and noise."""
         batch = len(x_t)
         code = self._code(condition)
-        start = torch.full_like(condition.elevation, condition.reference_elevation)
-        pose = pose_vector(condition.elevation, condition.azimuth, start).expand(batch, -1)
+        elevation, azimuth = condition.elevation.to(x_t), condition.azimuth.to(x_t)
+        pose = pose_vector(elevation, azimuth, torch.full_like(elevation, condition.reference_elevation))
         if cfg_scale == 1.0:
             self.evaluations += batch
             plain: Tensor = self.network(x_t, t, ReferenceCode(code.features[1:], code.tokens[1:]).expand(batch), pose)

@@ -59,11 +59,11 @@ def draw_object(
     return (rgba * 255.0 + 0.5).to(torch.uint8), poses
 
 
-def write_shard(folder: Path, index: int, *, objects: int = OBJECTS, views: int = VIEWS) -> None:
-    """Draws the seeds HELD_OUT + index * objects ... and saves them; does nothing where the shard exists."""
+def write_shard(folder: Path, index: int, *, objects: int = OBJECTS, views: int = VIEWS) -> bool:
+    """Draws the seeds HELD_OUT + index * objects ... and saves them; false where the shard exists already."""
     pictures, poses = (folder / f"{name}-{index:05d}.npy" for name in ("views", "poses"))
     if poses.exists():
-        return
+        return False
     folder.mkdir(parents=True, exist_ok=True)
     first = HELD_OUT + index * objects
     drawn = [draw_object(seed, views=views) for seed in range(first, first + objects)]
@@ -73,6 +73,7 @@ def write_shard(folder: Path, index: int, *, objects: int = OBJECTS, views: int 
             np.save(file, torch.stack(tensors).numpy())
         temporary.replace(path)
     logger.info("shard %d: %d objects, %d views each", index, objects, views)
+    return True
 
 
 def write_shards(folder: Path, indices: Iterable[int]) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from dreamcraft3d.functional.diffusion import add_noise, cosine_alphas_cumprod
 from dreamcraft3d.priors.bundled import WEIGHTS, BundledNetwork, BundledPrior, channels_last, pose_vector
-from dreamcraft3d.training.dataset import Batch, World, world_folder, write_shard
+from dreamcraft3d.training.dataset import OBJECTS, Batch, World, world_folder, write_shard
 from dreamcraft3d.training.report import held_out_figures, sample_sheet
 
 logger = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class TrainSettings:
     seed: int = 0
     shards: int = SHARDS
     checkpoint_minutes: float = 5.0
-    sheet_minutes: float = 10.0
+    sheet_minutes: float = 20.0
     log_seconds: float = 30.0
 
 
@@ -94,7 +94,7 @@ class Trainer:
     def progress(self) -> float:
         """Share of the budget that is used up."""
         steps = self.settings.steps
-        return self.step / steps if steps is not None else self.seconds / (60.0 * self.settings.minutes)
+        return self.step / steps if steps is not None else self.seconds / max(60.0 * self.settings.minutes, 1e-9)
 
     def train_step(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
@@ -185,12 +185,14 @@ def train(
         folder: pictures (drawn first where missing), checkpoint, log and sheets.
         export: a second place for the weights, renewed at every checkpoint.
         settings: everything else; its `minutes` give way to the argument.
-        on_log: receives each log record (step, images, loss, img_per_s, minutes).
+        on_log: receives each log record: {"objects"} while pictures are drawn, then {"step", "images", "loss",
+            "img_per_s", "minutes"}, and at times held-out figures.
     """
     settings = TrainSettings(**{**asdict(settings or TrainSettings()), "minutes": minutes})
     cache = world_folder(folder)
     for index in range(settings.shards):
-        write_shard(cache, index)
+        if write_shard(cache, index) and on_log is not None:
+            on_log({"objects": (index + 1) * OBJECTS})
     trainer, checkpoint = Trainer(settings, device=device), folder / "checkpoint.pt"
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
@@ -239,7 +241,7 @@ def _judge(trainer: Trainer, folder: Path, on_log: Callable[[dict[str, Any]], No
     """Draws a sample sheet and logs the figures of a few held-out objects."""
     prior = BundledPrior(copy.deepcopy(trainer.ema)).to(trainer.device)
     sample_sheet(prior, folder / f"sheet-{trainer.step:06d}.png")
-    figures = held_out_figures(prior, range(24), views=2, steps=12)
+    figures = held_out_figures(prior, range(24), views=2, steps=8)
     _log(folder, on_log, {"step": trainer.step, **{name: round(value, 4) for name, value in asdict(figures).items()}})
 
 
