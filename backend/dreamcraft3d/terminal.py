@@ -83,6 +83,8 @@ class PlainLines:
 
     def __call__(self, event: Event) -> None:
         match event:
+            case StageStarted():
+                self._last = time.monotonic()
             case StepDone(stage, step, total, _, eta):
                 if time.monotonic() - self._last > LINE_SECONDS:
                     self._last = time.monotonic()
