@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dreamcraft3d.kernels import dispatch
+from dreamcraft3d.kernels import accelerators, dispatch
 from dreamcraft3d.kernels.compositing_source import compositing_kernels, sum_kernels
 
 
@@ -25,7 +25,14 @@ def render_weights(alphas: Float[Tensor, " M"], ray_offsets: Int[Tensor, " R+1"]
         ValueError: `alphas` is not float32.
     """
     _check(alphas)
-    weights: Tensor = _RenderWeights.apply(alphas.contiguous(), ray_offsets.contiguous())  # type: ignore[no-untyped-call]
+    faster = accelerators.weigh_accelerator(alphas.device) if dispatch.may_accelerate(alphas.device) else None
+    return (faster or weigh_with_warp)(alphas, ray_offsets)
+
+
+def weigh_with_warp(alphas: Tensor, ray_offsets: Tensor) -> Tensor:
+    """Our own kernel, whatever accelerators there are."""
+    inputs = (alphas.contiguous(), ray_offsets.contiguous())
+    weights: Tensor = _RenderWeights.apply(*inputs)  # type: ignore[no-untyped-call]
     return weights
 
 

@@ -25,6 +25,11 @@ def default_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def may_accelerate(device: torch.device) -> bool:
+    """Whether other packages' kernels may take over on this device (`accelerators.py`): on CUDA only."""
+    return device.type == "cuda"
+
+
 @cache
 def warp() -> Any:
     """The Warp module, set up once and quietly."""

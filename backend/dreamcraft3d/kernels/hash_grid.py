@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dreamcraft3d.kernels import dispatch
+from dreamcraft3d.kernels import accelerators, dispatch
 from dreamcraft3d.kernels.hash_grid_source import hash_grid_kernels, hash_grid_types
 
 PRIMES = (1, 2654435761, 805459861)
@@ -99,6 +99,12 @@ def hash_encode(
     if points.dtype != torch.float32 or table.dtype != torch.float32:
         raise ValueError(f"points and table must be float32, got {points.dtype} and {table.dtype}")
     active = layout.levels if active_levels is None else min(max(active_levels, 0), layout.levels)
+    faster = accelerators.encode_accelerator(points.device) if dispatch.may_accelerate(points.device) else None
+    return (faster or encode_with_warp)(points, table, layout, active)
+
+
+def encode_with_warp(points: Tensor, table: Tensor, layout: HashGridLayout, active: int) -> Tensor:
+    """Our own kernel, whatever accelerators there are."""
     inputs = (points.contiguous(), table.contiguous(), layout, active)
     output: Tensor = _HashEncode.apply(*inputs)  # type: ignore[no-untyped-call]
     return output

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreamcraft3d.kernels import dispatch
+from dreamcraft3d.kernels import accelerators, dispatch
 from dreamcraft3d.kernels.marching_source import marching_kernels
 
 WARM_UP_STEPS = 256
@@ -153,23 +153,34 @@ def march(
     starts = torch.full_like(origins[:, 0], near)
     if generator is not None:
         starts += step_size * _random(len(origins), generator=generator, device=origins.device)
-    t_starts, ray_indices, offsets = _march(
-        origins, directions, grid, starts, (near, step_size, grid.half_extent), max_samples_per_ray
+    faster = accelerators.march_accelerator(origins.device) if dispatch.may_accelerate(origins.device) else None
+    binary = grid.binary.to(origins.device).contiguous()
+    t_starts, ray_indices, offsets = (faster or march_with_warp)(
+        origins, directions, binary, starts, near, step_size, grid.half_extent, max_samples_per_ray
     )
     if len(t_starts) == 0:
         return _placeholder(origins, directions, near)
     return Samples(t_starts, t_starts + step_size, ray_indices, offsets)
 
 
-def _march(
-    origins: Tensor, directions: Tensor, grid: OccupancyGrid, starts: Tensor, scalars: tuple[float, ...], limit: int
+def march_with_warp(
+    origins: Tensor,
+    directions: Tensor,
+    binary: Tensor,
+    starts: Tensor,
+    near: float,
+    step: float,
+    half_extent: float,
+    limit: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A pass that counts and a pass that writes: start and ray of each sample, first sample of each ray."""
+    """Our own kernels, whatever accelerators there are: start and ray of each sample, first sample of each ray.
+
+    One pass counts and one writes.
+    """
     kernels, rays, device = marching_kernels(), len(origins), origins.device
     vec3 = dispatch.warp().vec3
     o, d, s = dispatch.view(origins, vec3), dispatch.view(directions, vec3), dispatch.view(starts)
-    binary = grid.binary.to(device).contiguous()
-    where = [*scalars, dispatch.view(binary.view(torch.uint8)), *_bounds(binary)]
+    where = [near, step, half_extent, dispatch.view(binary.view(torch.uint8)), *_bounds(binary)]
     offsets = torch.zeros(rays + 1, dtype=torch.long, device=device)
     counts = dispatch.view(offsets[1:])
 

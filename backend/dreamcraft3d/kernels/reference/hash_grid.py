@@ -31,16 +31,18 @@ def _encode_level(
     p = points.clamp(0.0, 1.0) * layout.scales[level] + 0.5
     cell = p.detach().nan_to_num().floor()
     w = p - cell + (points - points).detach()
+    cell, sides = cell.long(), (1.0 - w, w)
     result = points.new_zeros(len(points), layout.features)
     for corner in itertools.product((0, 1), repeat=3):
-        offset = torch.tensor(corner, device=points.device)
-        weight = torch.where(offset.bool(), w, 1.0 - w).prod(dim=1, keepdim=True)
-        result = result + weight * table[_rows(cell.long() + offset, layout, level)]
+        wx, wy, wz = (sides[bit][:, axis, None] for axis, bit in enumerate(corner))
+        x, y, z = (cell[:, axis] + bit for axis, bit in enumerate(corner))
+        result = result + wx * wy * wz * table[_rows(x, y, z, layout, level)]
     return result
 
 
-def _rows(corner: Int[Tensor, "N 3"], layout: HashGridLayout, level: int) -> Int[Tensor, " N"]:
-    x, y, z = corner.unbind(1)
+def _rows(
+    x: Int[Tensor, " N"], y: Int[Tensor, " N"], z: Int[Tensor, " N"], layout: HashGridLayout, level: int
+) -> Int[Tensor, " N"]:
     n = layout.resolutions[level]
     if layout.hashed[level]:
         index = (x * PRIMES[0] & WORD) ^ (y * PRIMES[1] & WORD) ^ (z * PRIMES[2] & WORD)

@@ -1,0 +1,89 @@
+"""The volume kernels beside their torch twins at working size: 200k points x 16 levels, 128 x 128 rays."""
+
+from collections.abc import Callable
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from dreamcraft3d.evaluation.bench import BenchRow, compare
+from dreamcraft3d.functional.cameras import orbit, rays
+from dreamcraft3d.kernels import compositing, hash_grid, marching
+from dreamcraft3d.kernels.reference import compositing as slow_compositing
+from dreamcraft3d.kernels.reference import hash_grid as slow_hash_grid
+from dreamcraft3d.kernels.reference import marching as slow_marching
+
+POINTS = 200_000
+RAY_SIDE = 128
+STEP = 0.01
+CHANNELS = 8
+
+
+def volume_benchmarks(repeats: int = 3) -> list[BenchRow]:
+    """Hash grid (small and full table), marching, compositing, and the last two together."""
+    return [*_hash_grid_rows(repeats), *_ray_rows(repeats)]
+
+
+def _hash_grid_rows(repeats: int) -> list[BenchRow]:
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    cases = ((15, False, False), (15, True, False), (15, True, True), (19, True, False))
+    for log2_table_size, backward, with_points in cases:
+        layout = hash_grid.HashGridLayout(log2_table_size=log2_table_size)
+        table = torch.randn(layout.entries, layout.features, generator=generator).requires_grad_()
+        points = torch.rand(POINTS, 3, generator=generator).requires_grad_(with_points)
+        ours, twin = (_encoder(module, (points, table), layout, backward) for module in (hash_grid, slow_hash_grid))
+        name = "hash grid forward" + " + backward" * backward + ", points too" * with_points
+        detail = f"{POINTS} points x {layout.levels} levels, table 2^{log2_table_size}"
+        rows.append(compare(name, ours, twin, repeats, detail=detail))
+    return rows
+
+
+def _encoder(
+    module: ModuleType, inputs: tuple[Tensor, Tensor], layout: hash_grid.HashGridLayout, backward: bool
+) -> Callable[[], object]:
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+
+    def run() -> object:
+        features = module.hash_encode(*inputs, layout)
+        return torch.autograd.grad(features.sum(), wanted) if backward else features
+
+    return run
+
+
+def _ray_rows(repeats: int) -> list[BenchRow]:
+    origins, directions = (t.reshape(-1, 3) for t in rays(orbit(0.3, 0.7), RAY_SIDE))
+    grid = _ball()
+    samples = marching.march(origins, directions, grid, step_size=STEP)
+    generator = torch.Generator().manual_seed(0)
+    alphas = (0.2 * torch.rand(len(samples), generator=generator)).requires_grad_()
+    values = torch.rand(len(samples), CHANNELS, generator=generator).requires_grad_()
+
+    def walk(module: ModuleType) -> Callable[[], object]:
+        return lambda: module.march(origins, directions, grid, step_size=STEP)
+
+    def blend(module: ModuleType) -> Callable[[], object]:
+        def run() -> object:
+            weights = module.render_weights(alphas, samples.ray_offsets)
+            sums = module.accumulate(weights, values, samples.ray_offsets)
+            return torch.autograd.grad(sums.sum(), (alphas, values))
+
+        return run
+
+    ours, twin = (
+        [walk(marching), blend(compositing)],
+        [walk(slow_marching), blend(slow_compositing)],
+    )
+    detail = f"{len(origins)} rays, {len(samples)} samples"
+    return [
+        compare("march", ours[0], twin[0], repeats, detail=detail),
+        compare("composite forward + backward", ours[1], twin[1], repeats, detail=f"{detail}, {CHANNELS} channels"),
+        compare("march + composite", lambda: [f() for f in ours], lambda: [f() for f in twin], repeats, detail=detail),
+    ]
+
+
+def _ball() -> marching.OccupancyGrid:
+    """A grid of 64^3 cells that is occupied within 0.6 of the centre, as an object is."""
+    grid = marching.OccupancyGrid(64)
+    grid.update(lambda x: (x.norm(dim=-1) < 0.6).to(x.dtype), generator=torch.Generator().manual_seed(0), step=0)
+    return grid
