@@ -1,7 +1,7 @@
 """Faster kernels of other packages that take over on CUDA: tinycudann's hash grid, nerfacc's marching and weights.
 
-A package is imported on the first CUDA call that could use it, never before and never for CPU tensors. Its kernel is used
-only if, on a small problem, it gives the values and gradients of our own kernel; otherwise a warning says why not. The
+A package is imported on the first CUDA call that could use it, never before and never for CPU tensors. Its kernel is
+used only if, on a small problem, it gives the values and gradients of our own; otherwise a warning says why not. The
 answer is kept. nerfacc's `accumulate_along_rays` is left out: it is torch's index_add, which gains nothing over ours.
 
 No GPU was at hand when this was written: it was tested with stand-ins for the packages that follow their documented
