@@ -161,6 +161,15 @@ def test_doctor_names_a_cure_for_everything_that_is_wrong():
     assert result.exit_code == (0 if answer["ok"] else 2)
 
 
+def test_bench_prints_a_line_per_kernel(monkeypatch):
+    from dreamcraft3d.evaluation import bench
+
+    monkeypatch.setattr(bench, "run_all", lambda: [bench.BenchRow("hash grid", 2.0, 50.0, 25.0, "200k points")])
+    assert "hash grid       2.0      50.0    25.0x  200k points" in call("bench").stdout
+    answer = json.loads(call("bench", "--json").stdout)
+    assert answer["rows"][0]["ratio"] == 25.0
+
+
 def test_help_loads_no_torch():
     code = (
         "import sys; from dreamcraft3d import cli; print(sorted({'torch', 'numpy', 'cv2', 'warp'} & set(sys.modules)))"

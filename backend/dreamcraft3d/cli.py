@@ -17,7 +17,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from dreamcraft3d import __version__
@@ -114,7 +113,7 @@ def evaluate(
         with reporting(console, as_json=as_json) as progress:
             report = evaluate_oracle(oracle, folder, config, progress)
         scores = report["scores"]
-        lines = [str(folder / "result.glb"), *(f"{name}: {value}" for name, value in scores.items())]
+        lines = [str(folder / "result.glb"), *(f"{name}: {value:.4g}" for name, value in scores.items())]
         _finish({"ok": True, "out": str(folder), "report": report}, as_json=as_json, lines=lines)
 
 
@@ -148,10 +147,12 @@ def bench(as_json: Json = False) -> None:
         from dreamcraft3d.evaluation.bench import run_all
 
         rows = run_all()
-        table = Table("kernel", "ours, ms", "torch twin, ms", "times faster", "size")
+        width = max((len(row.name) for row in rows), default=0)
+        lines = [f"{'kernel':{width}}   ours ms   twin ms   faster  size"]
         for row in rows:
-            table.add_row(row.name, f"{row.ours_ms:.1f}", f"{row.twin_ms:.1f}", f"{row.ratio:.1f}", row.detail)
-        _finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=[table])
+            times = f"{row.ours_ms:9.1f} {row.twin_ms:9.1f} {row.ratio:7.1f}x"
+            lines.append(f"{row.name:{width}} {times}  {row.detail}")
+        _finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
 
 
 @app.command()
@@ -239,13 +240,13 @@ def _check_file(path: Path) -> None:
         raise InputError(f"{path} is empty.", "Choose another file, or copy it again.")
 
 
-def _finish(result: dict[str, Any], *, as_json: bool, lines: Iterable[str | Text | Table]) -> None:
-    """The result: one JSON object, or lines and tables for people."""
+def _finish(result: dict[str, Any], *, as_json: bool, lines: Iterable[str | Text]) -> None:
+    """The result: one JSON object, or lines for people."""
     if as_json:
         sys.stdout.write(json.dumps(result) + "\n")
         return
     for line in lines:
-        output.print(line, markup=False, highlight=False, soft_wrap=not isinstance(line, Table))
+        output.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
