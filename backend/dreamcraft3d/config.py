@@ -250,9 +250,9 @@ class TextureConfig(Record):
 
     steps: Count = 200
     """optimiser steps; every second one looks at the reference picture"""
-    lr_grid: Positive = 0.01
+    lr_grid: Positive = 0.03
     """learning rate of the hash grid"""
-    lr_heads: Positive = 0.001
+    lr_heads: Positive = 0.005
     """learning rate of the small network"""
     lr_decay: Schedule = ((0.0, 1.0), (0.5, 1.0), (1.0, 0.1))
     """factor on all learning rates"""

@@ -111,6 +111,8 @@ def paper() -> dict[str, Any]:
         "texture.render_size": 512,
         "texture.reference_size": 1024,
         "texture.reference_weight": 1000.0,
+        "texture.lr_grid": 0.01,
+        "texture.lr_heads": 0.001,
         "texture.lr_decay": 1.0,
         "texture.guidance.t_low": 0.05,
         "texture.guidance.t_high": ((0.0, 0.5), (1.0, 0.2)),

@@ -20,7 +20,6 @@ from dreamcraft3d.kernels.compositing import accumulate, render_weights
 from dreamcraft3d.kernels.marching import OccupancyGrid, Samples, march
 from dreamcraft3d.kernels.rasterize import EdgeTopology, antialias, edge_topology, interpolate, rasterize
 
-VISIBLE_TRANSMITTANCE = 1e-3
 NORMAL_WEIGHT = 1e-2
 
 
@@ -85,12 +84,6 @@ def render_density(
     """
     origins, directions = _flat_rays(cameras, size)
     samples = march(origins, directions, grid, step_size=step_size, generator=generator)
-
-    def alphas_of(samples: Samples) -> Float[Tensor, " M"]:
-        x = _midpoints(samples, origins, directions)
-        return density_to_alpha(field.density(x), samples.t_ends - samples.t_starts)
-
-    samples = drop_hidden(samples, alphas_of)
     x = _midpoints(samples, origins, directions)
     density, colour = field.density_and_colour(x)
     alphas = density_to_alpha(density, samples.t_ends - samples.t_starts)
@@ -114,26 +107,16 @@ def render_sdf(
     normal_epsilon: float | None = None,
     generator: torch.Generator | None = None,
 ) -> Render:
-    """Volume rendering of the NeuS field: alpha from the signed distances at the two ends of each segment."""
+    """Volume rendering of the NeuS field: alpha from the signed distances at the two ends of each segment.
+
+    Colours are taken where the segments begin, from the encoding that gave the distances.
+    """
     origins, directions = _flat_rays(cameras, size)
     samples = march(origins, directions, grid, step_size=step_size, generator=generator)
 
-    def alphas_of(samples: Samples) -> Float[Tensor, " M"]:
-        starts = _points(samples, samples.t_starts, origins, directions)
-        before = field.sdf(starts)
-        joined = (samples.ray_indices[1:] == samples.ray_indices[:-1]) & (
-            (samples.t_starts[1:] - samples.t_ends[:-1]).abs() < 1e-3 * step_size
-        )
-        last = torch.ones_like(samples.ray_indices, dtype=torch.bool)
-        last[:-1] = ~joined
-        ends = _points(samples, samples.t_ends, origins, directions)[last]
-        after = torch.roll(before, -1).masked_scatter(last, field.sdf(ends))
-        return neus_alpha(before, after, field.inverse_deviation)
-
-    samples = drop_hidden(samples, alphas_of)
-    alphas = alphas_of(samples)
-    x = _midpoints(samples, origins, directions)
-    colour = field.colour(x)
+    x = _points(samples, samples.t_starts, origins, directions)
+    before, colour = field.sdf_and_colour(x)
+    alphas = neus_alpha(before, _following(field, samples, before, origins, directions), field.inverse_deviation)
 
     def normals_of(x: Float[Tensor, "K 3"]) -> Float[Tensor, "K 3"]:
         assert normal_epsilon is not None
@@ -177,21 +160,6 @@ def render_mesh(
     return Render(image[..., :3], image[..., 3].clamp(0.0, 1.0), image[..., 4], image[..., 5:])
 
 
-def drop_hidden(samples: Samples, alphas_of: Callable[[Samples], Float[Tensor, " M"]]) -> Samples:
-    """Samples behind the visible surface carry no gradient worth its price: they go (method section 5.5).
-
-    Empty samples in front of it stay, unlike in the release: without them an empty place could never fill again.
-    """
-    with torch.no_grad():
-        alphas = alphas_of(samples).clamp_min(1e-10)
-        transmittance = render_weights(alphas, samples.ray_offsets) / alphas
-        keep = transmittance > VISIBLE_TRANSMITTANCE
-        counts = torch.zeros(samples.n_rays, dtype=torch.long, device=keep.device)
-        counts.index_add_(0, samples.ray_indices[keep], torch.ones_like(samples.ray_indices[keep]))
-        offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return Samples(samples.t_starts[keep], samples.t_ends[keep], samples.ray_indices[keep], offsets)
-
-
 def _composite(
     samples: Samples,
     alphas: Float[Tensor, " M"],
@@ -213,6 +181,21 @@ def _composite(
     image = accumulate(weights, values, samples.ray_offsets).reshape(shape[0], shape[1], shape[1], 8)
     record = RaySamples(x[heavy], directions[samples.ray_indices[heavy]], weights[heavy], normals)
     return Render(image[..., :3], image[..., 3].clamp(0.0, 1.0), image[..., 4], image[..., 5:], record)
+
+
+def _following(
+    field: SDFField,
+    samples: Samples,
+    before: Float[Tensor, " M"],
+    origins: Float[Tensor, "R 3"],
+    directions: Float[Tensor, "R 3"],
+) -> Float[Tensor, " M"]:
+    """Signed distances at the segments' ends: the next segment's beginning, or asked for where a run of segments ends."""
+    same_ray = samples.ray_indices[1:] == samples.ray_indices[:-1]
+    last = torch.ones_like(samples.ray_indices, dtype=torch.bool)
+    last[:-1] = ~(same_ray & ((samples.t_starts[1:] - samples.t_ends[:-1]).abs() < 1e-4))
+    ends = _points(samples, samples.t_ends, origins, directions)[last]
+    return torch.roll(before, -1).masked_scatter(last, field.sdf(ends))
 
 
 def _flat_rays(cameras: Cameras, size: int) -> tuple[Float[Tensor, "R 3"], Float[Tensor, "R 3"]]:

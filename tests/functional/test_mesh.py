@@ -190,3 +190,14 @@ def test_mesh_moves_and_detaches() -> None:
     mesh = Mesh(vertices, TETRAHEDRON.faces)
     assert not mesh.detach().vertices.requires_grad
     assert mesh.to("cpu").vertices.requires_grad
+
+
+def test_smoothing_takes_the_bumps_and_keeps_the_volume() -> None:
+    ball = sphere(16)
+    noise = 0.02 * torch.randn(len(ball.vertices), 1, generator=torch.Generator().manual_seed(0))
+    rough = Mesh(ball.vertices * (1.0 + noise), ball.faces)
+    smooth = module.smoothed(rough)
+    bumps = [float((mesh.vertices.norm(dim=-1) - 0.35).abs().mean()) for mesh in (rough, smooth)]
+    assert bumps[1] < 0.5 * bumps[0]
+    volume = [float(module.signed_volume(mesh.vertices, mesh.faces)) for mesh in (ball, smooth)]
+    assert abs(volume[1] / volume[0] - 1.0) < 0.03

@@ -161,6 +161,22 @@ def laplacian(
     return (pull.square().sum(-1) + 1e-20).sqrt().mean()
 
 
+def smoothed(mesh: Mesh, *, iterations: int = 10, shrink: float = 0.5, grow: float = -0.53) -> Mesh:
+    """Taubin's lambda|mu filter: each vertex moves towards the mean of its neighbours, then back a little more.
+
+    Bumps of a few edges go, the volume stays (G. Taubin, 1995). The mesh must be closed.
+    """
+    a, b = closed_edges(mesh.faces).unbind(1)
+    ones = torch.ones_like(a, dtype=mesh.vertices.dtype)
+    degree = torch.zeros_like(mesh.vertices[:, 0]).index_add(0, a, ones).index_add(0, b, ones).clamp_min(1.0)[:, None]
+    vertices = mesh.vertices
+    for _ in range(iterations):
+        for step in (shrink, grow):
+            total = torch.zeros_like(vertices).index_add(0, a, vertices[b]).index_add(0, b, vertices[a])
+            vertices = vertices + step * (total / degree - vertices)
+    return Mesh(vertices, mesh.faces)
+
+
 def signed_volume(vertices: Float[Tensor, "V 3"], faces: Int[Tensor, "F 3"]) -> Float[Tensor, ""]:
     """Enclosed volume (divergence theorem): positive for a closed mesh with outward faces."""
     p0, p1, p2 = (vertices.index_select(0, faces[:, k]) for k in range(3))

@@ -17,7 +17,7 @@ from dreamcraft3d.functional.volume import density_to_alpha
 from dreamcraft3d.kernels.hash_grid import HashGridLayout
 from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.rendering import Render, render_density
-from dreamcraft3d.stages.run import StageRun
+from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 OCCUPANCY_EVERY = 8
@@ -76,9 +76,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
         else:
             loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
         loss = loss + regularisers(render, config, fraction)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         if on_reference and step % HEALTH_EVERY == 0 and fraction > 0.1:
             check_opacity(run, step, render.opacity, targets.mask, loss)
     return nerf

@@ -3,20 +3,20 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from dreamcraft3d.config import GeometryConfig
 from dreamcraft3d.fields.tet_mesh import TetMesh
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional.cameras import Cameras
-from dreamcraft3d.functional.mesh import Mesh, laplacian, vertex_normals
+from dreamcraft3d.functional.mesh import Mesh, closed_edges, laplacian, vertex_normals
 from dreamcraft3d.functional.schedules import piecewise_linear
-from dreamcraft3d.kernels.rasterize import EdgeTopology, edge_topology
+from dreamcraft3d.kernels.rasterize import edge_topology
 from dreamcraft3d.rendering import Render, render_mesh
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY
 from dreamcraft3d.stages.neus import Neus
-from dreamcraft3d.stages.run import StageRun
+from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 
@@ -71,10 +71,8 @@ def sculpt_geometry(supervision: Supervision, neus: Neus, config: GeometryConfig
         sculpted, _ = supervision.guidance_loss(
             others.normal_rgba, novel, config.guidance, fraction, generator, content="normal"
         )
-        loss = loss + guided + config.normal_guidance * sculpted + smoothness(mesh, normals, topology, config, fraction)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        loss = loss + guided + config.normal_guidance * sculpted + smoothness(mesh, normals, config, fraction)
+        descend(loss, optimiser)
         if step % HEALTH_EVERY == 0:
             check_silhouette(run, step, reference.opacity, targets.mask, loss)
     return geometry
@@ -87,23 +85,16 @@ def new_geometry(neus: Neus, config: GeometryConfig, generator: torch.Generator)
 
 
 def smoothness(
-    mesh: Mesh, normals: Float[Tensor, "V 3"], topology: EdgeTopology, config: GeometryConfig, fraction: float
+    mesh: Mesh, normals: Float[Tensor, "V 3"], config: GeometryConfig, fraction: float
 ) -> Float[Tensor, ""]:
     """Neighbouring vertex normals agree, and vertices stay among their neighbours (method section 5.8)."""
-    edges = edges_of(mesh.faces, topology)
+    edges = closed_edges(mesh.faces)
     ends = normals.index_select(0, edges[:, 0]), normals.index_select(0, edges[:, 1])
     disagreement = (1.0 - (ends[0] * ends[1]).sum(dim=-1)).mean()
     loss = piecewise_linear(fraction, config.normal_consistency) * disagreement
     if config.laplacian > 0.0:
         loss = loss + config.laplacian * laplacian(mesh.vertices, mesh.faces, edges=edges)
     return loss
-
-
-def edges_of(faces: Int[Tensor, "F 3"], topology: EdgeTopology) -> Int[Tensor, "E 2"]:
-    """Each undirected edge once, without a search: of two half-edges the one with the larger number."""
-    half = torch.arange(faces.numel(), device=faces.device).reshape(faces.shape)
-    face, corner = torch.nonzero(topology.neighbours < half, as_tuple=True)
-    return torch.stack([faces[face, (corner + 1) % 3], faces[face, (corner + 2) % 3]], dim=-1)
 
 
 def check_silhouette(

@@ -14,7 +14,7 @@ from dreamcraft3d.fields.sdf_field import SDFField
 from dreamcraft3d.fields.tet_mesh import closed_at_box
 from dreamcraft3d.functional import losses
 from dreamcraft3d.functional.cameras import orbit
-from dreamcraft3d.functional.mesh import Mesh
+from dreamcraft3d.functional.mesh import Mesh, keep_components, smoothed
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.functional.tets import bcc_grid, marching_tets
 from dreamcraft3d.functional.volume import neus_alpha
@@ -22,11 +22,14 @@ from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.kernels.mesh_query import signed_distance
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY, OCCUPANCY_DECAY, OCCUPANCY_EVERY, CoarseNerf, check_opacity
-from dreamcraft3d.stages.run import StageRun
+from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 THRESHOLDS = (3.0, 6.0, 12.0, 25.0, 50.0)
 """Densities that may be the surface; the release fixed 25."""
+
+SMALLEST_PART = 0.02
+"""Share of the largest part's faces below which a part of the NeRF is fog."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
         else:
             loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
         loss = loss + regularisers(field, render, config, generator)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         if on_reference and step % HEALTH_EVERY == 0:
             check_opacity(run, step, render.opacity, targets.mask, loss)
     return neus
@@ -124,7 +125,7 @@ def regularisers(
 
 
 def extract_surface(nerf: CoarseNerf, config: NeusConfig) -> Mesh:
-    """The NeRF's iso-surface at the density whose silhouettes agree best with its own pictures.
+    """The NeRF's iso-surface at the density whose silhouettes agree best with its own pictures, without fog and smoothed.
 
     Raises:
         ObjectLost: no density threshold gives a surface.
@@ -149,7 +150,7 @@ def extract_surface(nerf: CoarseNerf, config: NeusConfig) -> Mesh:
             "The coarse stage ended without a surface.",
             remedy="Try another --seed, or check the mask of the reference picture.",
         )
-    return best
+    return smoothed(keep_components(best, fraction=SMALLEST_PART))
 
 
 def fit_shape(field: SDFField, surface: Mesh, config: NeusConfig, generator: torch.Generator) -> None:
@@ -168,9 +169,7 @@ def fit_shape(field: SDFField, surface: Mesh, config: NeusConfig, generator: tor
         loss = (error.square() / (error.detach().abs() + 0.02)).mean()
         for group in optimiser.param_groups:
             group["lr"] = 1e-2 * 0.1 ** (step / config.fit_steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
 
 
 def _density(field: DensityField, grid: OccupancyGrid, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:

@@ -144,6 +144,17 @@ class StageRun:
             part.load_state_dict(unflatten(state, name, part.state_dict()))
 
 
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:
+    """One optimiser step; a gradient that is not finite (two grid values that meet at zero, say) moves nothing."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None:
+                parameter.grad.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    optimiser.step()
+
+
 def _clone(state: State) -> State:
     return {key: t.detach().clone() for key, t in state.items()}
 

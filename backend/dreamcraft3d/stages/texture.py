@@ -15,7 +15,7 @@ from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.kernels.hash_grid import HashGridLayout
 from dreamcraft3d.kernels.rasterize import edge_topology
 from dreamcraft3d.rendering import render_mesh
-from dreamcraft3d.stages.run import StageRun
+from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 
@@ -74,9 +74,7 @@ def paint_texture(
             cameras = supervision.novel_views(config.guidance, step // 2, fraction, generator)
             render = render_mesh(mesh, colour, cameras, size, topology=topology, normals=normals)
             loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)
         if step % 20 == 0:
             run.keep_if_healthy(step, bool(torch.isfinite(loss)), reason="a loss is not a number")
     return Texture(colour)
@@ -113,6 +111,4 @@ def fit_colours(
         with torch.no_grad():
             target = initial(x)
         loss = torch.nn.functional.mse_loss(colour(x), target)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        descend(loss, optimiser)

@@ -1,0 +1,140 @@
+"""The whole way against an exact prior: the object is found, the files are sound, and nothing is done twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import SETTINGS, lopsided_textured, tiny_config
+
+from dreamcraft3d import export
+from dreamcraft3d.errors import Cancelled
+from dreamcraft3d.evaluation.meshes import load_mesh
+from dreamcraft3d.evaluation.oracle import evaluate_oracle
+from dreamcraft3d.progress import Event, Note, Progress, StageStarted, StepDone
+
+STAGES = ["coarse_nerf", "neus", "geometry", "texture"]
+
+
+@pytest.fixture(scope="module")
+def truth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("truth") / "lopsided.glb"
+    path.write_bytes(export.write_glb(lopsided_textured()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(truth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    evaluate_oracle(truth, out, tiny_config(), Progress())
+    return out
+
+
+def test_the_object_is_found_and_the_report_tells_the_run(finished: Path) -> None:
+    report = json.loads((finished / "report.json").read_text())
+    assert report["scores"]["unseen_iou"] > 0.85
+    assert report["scores"]["f_score"] > 0.85
+    assert report["metrics"]["reference_psnr"] > 17.0
+    assert report["seed"] == 0 and report["priors"] == ["oracle"]
+    assert [name for name in report["stages"] if name in STAGES] == STAGES
+    for name in STAGES:
+        record = report["stages"][name]
+        assert record["seconds"] > 0 and record["peak_memory_mib"] > 50
+    batch = tiny_config().coarse_nerf.guidance.batch
+    assert report["stages"]["coarse_nerf"]["prior_evaluations"] == batch * SETTINGS["coarse_nerf.steps"] // 2
+    assert report["stages"]["geometry"]["prior_evaluations"] == 2 * batch * SETTINGS["geometry.steps"]  # and normals
+    assert report["prior_evaluations"] == sum(r.get("prior_evaluations", 0) for r in report["stages"].values())
+
+
+def test_result_and_truth_lie_in_one_frame(finished: Path) -> None:
+    result, truth = load_mesh(finished / "result.glb"), load_mesh(finished / "ground_truth.glb")
+    for end in (torch.amin, torch.amax):
+        assert torch.allclose(end(result.vertices, 0), end(truth.vertices, 0), atol=0.08)
+    assert result.texture is not None and result.uvs is not None
+    assert float(result.uvs.min()) >= 0.0 and float(result.uvs.max()) <= 1.0
+    assert Image.open(finished / "turntable.png").size[0] >= 512
+
+
+def test_the_same_command_again_does_nothing_twice(truth: Path, finished: Path) -> None:
+    before = (finished / "result.glb").read_bytes()
+    events: list[Event] = []
+    evaluate_oracle(truth, finished, tiny_config(), Progress((events.append,)))
+    assert not [event for event in events if isinstance(event, StageStarted)]
+    assert sum(isinstance(event, Note) and "already done" in event.text for event in events) == len(STAGES)
+    assert (finished / "result.glb").read_bytes() == before
+
+
+def test_a_changed_setting_redoes_its_stage_and_those_after_it(truth: Path, finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    events: list[Event] = []
+    evaluate_oracle(truth, copy, tiny_config({"texture.steps": 4}), Progress((events.append,)))
+    assert [event.stage for event in events if isinstance(event, StageStarted)] == ["texture"]
+
+
+def test_a_broken_saved_result_is_made_again(truth: Path, finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    (copy / "stages" / "texture" / "result.safetensors").write_bytes(b"broken")
+    evaluate_oracle(truth, copy, tiny_config(), Progress())
+    assert (copy / "result.glb").read_bytes() == (finished / "result.glb").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+def test_cancelled_in_any_stage_and_resumed_the_result_is_the_same(
+    truth: Path, finished: Path, tmp_path: Path, stage: str
+) -> None:
+    def cancel(event: Event) -> None:
+        if isinstance(event, StepDone) and event.stage == stage and event.step == 7:
+            progress.cancel()
+
+    progress = Progress((cancel,))
+    with pytest.raises(Cancelled):
+        evaluate_oracle(truth, tmp_path, tiny_config(), progress)
+    assert not (tmp_path / "result.glb").exists()
+    evaluate_oracle(truth, tmp_path, tiny_config(), Progress())
+    assert turntable_psnr(tmp_path, finished) >= 40.0
+    assert (tmp_path / "result.glb").read_bytes() == (finished / "result.glb").read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_same_command_ends_with_the_same_result(
+    truth: Path, finished: Path, tmp_path: Path
+) -> None:
+    """A real process, SIGKILLed again and again after ever more events; then left alone."""
+    settings = [item for key, value in SETTINGS.items() for item in ("--set", f"{key}={json.dumps(value)}")]
+    command = [sys.executable, "-m", "dreamcraft3d", "evaluate", "--oracle", str(truth), "--out", str(tmp_path), *settings]
+    kills = 0
+    for marker in ("stages/coarse_nerf/started.json", "stages/neus/started.json", "stages/geometry/started.json",
+                   "stages/mesh/started.json", "stages/texture/started.json"):  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and not (tmp_path / marker).exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.5)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+            kills += 1
+        process.wait()
+        for path in tmp_path.rglob("*.json"):
+            json.loads(path.read_text())  # nothing is half-written
+    assert kills >= 4
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert turntable_psnr(tmp_path, finished) >= 40.0
+
+
+def turntable_psnr(a: Path, b: Path) -> float:
+    pictures = [np.asarray(Image.open(p / "turntable.png").convert("RGB"), dtype=float) / 255 for p in (a, b)]
+    return float(-10 * np.log10(max(np.square(pictures[0] - pictures[1]).mean(), 1e-12)))
