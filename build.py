@@ -192,7 +192,7 @@ def install_validator() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Runs the environment's Python in the project's folder and returns its exit code. Ctrl-C reaches the child, too."""
+    """Runs the environment's Python in the project's folder; returns its exit code. Ctrl-C reaches the child, too."""
     child = subprocess.Popen([str(PYTHON), *arguments], cwd=ROOT)
     while True:
         try:
