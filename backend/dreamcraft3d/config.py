@@ -182,9 +182,9 @@ class NeusConfig(Record):
     """learning rate of the hash grid"""
     lr_heads: Positive = 0.001
     """learning rate of the small networks"""
-    lr_sharpness: Positive = 0.001
+    lr_sharpness: Positive = 0.002
     """learning rate of the surface's sharpness"""
-    initial_sharpness: Positive = 40.0
+    initial_sharpness: Positive = 100.0
     """inverse width of the surface at the start"""
     render_size: Schedule = 64
     """side of the renders"""

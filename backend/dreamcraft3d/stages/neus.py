@@ -25,8 +25,11 @@ from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY, OCCUPANCY_DECAY, OCCUP
 from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
-THRESHOLDS = (3.0, 6.0, 12.0, 25.0, 50.0)
+THRESHOLDS = (4.0, 8.0, 16.0, 32.0, 64.0)
 """Densities that may be the surface; the release fixed 25."""
+
+SOFTER = 0.5
+"""A young NeRF is porous at the density whose silhouettes are right; at half of it the surface is whole, and a little thick."""
 
 SMALLEST_PART = 0.02
 """Share of the largest part's faces below which a part of the NeRF is fog."""
@@ -136,21 +139,25 @@ def extract_surface(nerf: CoarseNerf, config: NeusConfig) -> Mesh:
     with torch.no_grad():
         density = _density(nerf.field, nerf.grid, box)
         seen = render_density(nerf.field, nerf.grid, cameras, 64, step_size=config.step_size).opacity > 0.5
-        best, best_iou = None, 0.0
-        for threshold in THRESHOLDS:
-            mesh = marching_tets(box, closed_at_box(threshold - density, box), tets)
+
+        def surface(threshold: float) -> Mesh:
+            return marching_tets(box, closed_at_box(threshold - density, box), tets)
+
+        def agreement(threshold: float) -> float:
+            mesh = surface(threshold)
             if len(mesh.faces) == 0:
-                continue
+                return 0.0
             silhouette = render_mesh(mesh, None, cameras, 64).opacity > 0.5
-            iou = float((silhouette & seen).sum() / (silhouette | seen).sum().clamp_min(1))
-            if iou > best_iou:
-                best, best_iou = mesh, iou
-    if best is None:
+            return float((silhouette & seen).sum() / (silhouette | seen).sum().clamp_min(1))
+
+        best = max(THRESHOLDS, key=agreement)
+        mesh = surface(SOFTER * best)
+    if len(mesh.faces) == 0:
         raise ObjectLost(
             "The coarse stage ended without a surface.",
             remedy="Try another --seed, or check the mask of the reference picture.",
         )
-    return smoothed(keep_components(best, fraction=SMALLEST_PART))
+    return smoothed(keep_components(mesh, fraction=SMALLEST_PART))
 
 
 def fit_shape(field: SDFField, surface: Mesh, config: NeusConfig, generator: torch.Generator) -> None:
