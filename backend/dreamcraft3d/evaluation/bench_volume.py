@@ -17,6 +17,8 @@ POINTS = 200_000
 RAY_SIDE = 128
 STEP = 0.01
 CHANNELS = 8
+HASH_GRIDS = ((15, False, False), (15, True, False), (15, True, True), (19, True, False))
+"""log2 of the table's size, whether the gradient is timed too, whether also that of the points."""
 
 
 def volume_benchmarks(repeats: int = 3) -> list[BenchRow]:
@@ -27,8 +29,7 @@ def volume_benchmarks(repeats: int = 3) -> list[BenchRow]:
 def _hash_grid_rows(repeats: int) -> list[BenchRow]:
     generator = torch.Generator().manual_seed(0)
     rows = []
-    cases = ((15, False, False), (15, True, False), (15, True, True), (19, True, False))
-    for log2_table_size, backward, with_points in cases:
+    for log2_table_size, backward, with_points in HASH_GRIDS:
         layout = hash_grid.HashGridLayout(log2_table_size=log2_table_size)
         table = torch.randn(layout.entries, layout.features, generator=generator).requires_grad_()
         points = torch.rand(POINTS, 3, generator=generator).requires_grad_(with_points)
