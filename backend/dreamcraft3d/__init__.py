@@ -6,6 +6,7 @@ tensors), ``kernels`` (fast versions), ``fields`` and ``rendering``, ``priors`` 
 """
 
 import importlib.metadata
+import os
 import tomllib
 from pathlib import Path
 
@@ -21,3 +22,7 @@ def _version() -> str:
 
 
 __version__ = _version()
+
+# torch's OpenMP threads spin between operations, and starve the threads of our own kernels (and every neighbour) while they do:
+# a training step on two busy cores took 750 ms spinning and 150 ms asleep. Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
