@@ -40,8 +40,8 @@ def finished(truth: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_object_is_found_and_the_report_tells_the_run(finished: Path) -> None:
     report = json.loads((finished / "report.json").read_text())
     assert report["scores"]["unseen_iou"] > 0.85
-    assert report["scores"]["f_score"] > 0.85
-    assert report["metrics"]["reference_psnr"] > 17.0
+    assert report["scores"]["f_score"] > 0.7  # cells of 9 cm, hidden gaps of 2
+    assert report["metrics"]["reference_psnr"] > 20.0
     assert report["seed"] == 0 and report["priors"] == ["oracle"]
     assert [name for name in report["stages"] if name in STAGES] == STAGES
     for name in STAGES:

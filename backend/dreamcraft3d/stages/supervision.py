@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -57,6 +58,11 @@ class Supervision:
     def camera(self) -> Cameras:
         """The reference camera: azimuth 0, on +x."""
         return orbit(self.reference.elevation, 0.0)
+
+    @cached_property
+    def picture(self) -> Float[Tensor, "1 S S 4"]:
+        """The reference picture as a condition; always the same tensor, so that a prior encodes it once."""
+        return self.reference.rgba[None]
 
     def targets(self, size: int) -> ReferenceTargets:
         """The reference picture and its maps, area-averaged to `size`."""
@@ -117,7 +123,7 @@ class Supervision:
     ) -> tuple[Float[Tensor, ""], Distillation | None]:
         """lambda_3d L_3d + lambda_2d L_2d on rendered novel views; also the last opinion, for previews."""
         condition = ViewCondition(
-            self.reference.rgba[None], self.reference.elevation, cameras.elevation, cameras.azimuth, content
+            self.picture, self.reference.elevation, cameras.elevation, cameras.azimuth, content
         )
         loss, opinion = rgba.sum() * 0.0, None
         for prior, weight, cfg_scale in (
