@@ -266,6 +266,12 @@ class TextureConfig(Record):
     """steps that teach the field the geometry stage's colours"""
     fit_batch: Count = 16384
     """surface points per fitting step"""
+    smooth: Weight = 0.0
+    """weight of nearby colours agreeing where the reference picture shows nothing"""
+    smooth_points: Count = 8192
+    """pairs of points where that is asked"""
+    smooth_distance: Positive = 0.01
+    """distance within the pairs"""
     guidance: GuidanceConfig = GuidanceConfig()
     hash_grid: HashGridConfig = HashGridConfig()
 

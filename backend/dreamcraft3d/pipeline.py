@@ -28,13 +28,16 @@ from torch import Tensor
 from dreamcraft3d import __version__, export
 from dreamcraft3d.config import GenerateConfig, fingerprint
 from dreamcraft3d.evaluation.metrics import psnr
+from dreamcraft3d.evaluation.previews import preview_png
 from dreamcraft3d.evaluation.render import render_textured
 from dreamcraft3d.evaluation.turntable import turntable
+from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.priors.base import DiffusionPrior
 from dreamcraft3d.progress import Progress
+from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import new_coarse_nerf, train_coarse_nerf
-from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
+from dreamcraft3d.stages.geometry import new_geometry, sculpt_geometry
 from dreamcraft3d.stages.neus import new_neus, train_neus
 from dreamcraft3d.stages.reference import ReferenceView, load_reference, save_reference
 from dreamcraft3d.stages.run import State, Stateful, StageRun, flatten, unflatten
@@ -45,6 +48,7 @@ from dreamcraft3d.workspace import Workspace, atomic_path
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
+PREVIEW_SIZE = 128
 REPORT_SIZE = 256
 """Size at which the reference view is compared with the picture, pixels."""
 
@@ -98,18 +102,25 @@ def run_stages(
         config.coarse_nerf,
         lambda run: new_coarse_nerf(config.coarse_nerf, run.generator()),
         lambda run: train_coarse_nerf(supervision, config.coarse_nerf, run),
+        lambda nerf, cameras: render_density(
+            nerf.field, nerf.grid, cameras, PREVIEW_SIZE, step_size=config.coarse_nerf.step_size, normal_epsilon=0.02
+        ),
     )
     neus = stages.run(
         "neus",
         config.neus,
         lambda run: new_neus(nerf, config.neus, run.generator()),
         lambda run: train_neus(supervision, nerf, config.neus, run),
+        lambda neus, cameras: render_sdf(
+            neus.field, neus.grid, cameras, PREVIEW_SIZE, step_size=config.neus.step_size, normal_epsilon=0.01
+        ),
     )
     geometry = stages.run(
         "geometry",
         config.geometry,
         lambda run: new_geometry(neus, config.geometry, run.generator()),
         lambda run: sculpt_geometry(supervision, neus, config.geometry, run),
+        lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
     )
     unwrapped = stages.prepare(geometry.mesh, config)
     surface = Mesh(unwrapped.vertices, unwrapped.faces)
@@ -118,6 +129,7 @@ def run_stages(
         config.texture,
         lambda run: Texture(new_colour(config.texture, run.generator())),
         lambda run: paint_texture(supervision, surface, geometry.colour, config.texture, run),
+        lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
     )
     return stages.finish(unwrapped, texture, config)
 
@@ -134,9 +146,17 @@ class Stages:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(
-        self, name: str, config: BaseModel, fresh: Callable[[StageRun], T], train: Callable[[StageRun], T]
+        self,
+        name: str,
+        config: BaseModel,
+        fresh: Callable[[StageRun], T],
+        train: Callable[[StageRun], T],
+        render: Callable[[T, Cameras], Render],
     ) -> T:
-        """The stage's result: loaded into what `fresh` makes if it was finished by the same work, else from `train`."""
+        """The stage's result: loaded into what `fresh` makes if it was finished by the same work, else from `train`.
+
+        A stage that has run leaves `stages/NAME/preview.png`, drawn by `render`.
+        """
         self.upstream = fingerprint(config, name, str(self.seed), self.upstream)
         run = StageRun(name, self.seed, self.progress, None, self._evaluations)
         saved = self.workspace.file("stages", name, "result.safetensors")
@@ -152,6 +172,8 @@ class Stages:
         result = train(run)
         tensors = {f"{k}/{path}": t for k, part in parts_of(result).items() for path, t in flatten(part.state_dict())}
         write_state(saved, tensors)
+        preview = self.workspace.write_bytes(f"stages/{name}/preview.png", preview_png(lambda c: render(result, c)))
+        self.progress.artifact(f"{name} preview", preview)
         self._finish(name, {"seconds": round(run.seconds, 2), "prior_evaluations": run.evaluations})
         return result
 

@@ -4,16 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreamcraft3d.config import TextureConfig
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional import losses
-from dreamcraft3d.functional.mesh import Mesh, vertex_normals
+from dreamcraft3d.functional.cameras import Cameras, project
+from dreamcraft3d.functional.mesh import Mesh, face_areas, vertex_normals
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.kernels.hash_grid import HashGridLayout
-from dreamcraft3d.kernels.rasterize import edge_topology
+from dreamcraft3d.kernels.rasterize import edge_topology, rasterize
 from dreamcraft3d.rendering import render_mesh
 from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
@@ -57,6 +58,7 @@ def paint_texture(
     if run.checkpoint is None or not run.checkpoint.exists():
         fit_colours(colour, mesh, initial, config, run.generator(-2))
     topology, normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
+    hidden = SurfaceSampler(mesh, unseen_faces(mesh, supervision.camera, config.reference_size))
     rates = [group["lr"] for group in optimiser.param_groups]
     for step in run.steps(config.steps, colour=colour, optimiser=optimiser):
         fraction, generator = step / config.steps, run.generator(step)
@@ -74,6 +76,7 @@ def paint_texture(
             cameras = supervision.novel_views(config.guidance, step // 2, fraction, generator)
             render = render_mesh(mesh, colour, cameras, size, topology=topology, normals=normals)
             loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
+            loss = loss + config.smooth * smoothness(colour, hidden, config, generator)
         descend(loss, optimiser)
         if step % 20 == 0:
             run.keep_if_healthy(step, bool(torch.isfinite(loss)), reason="a loss is not a number")
@@ -91,6 +94,44 @@ def new_colour(config: TextureConfig, generator: torch.Generator) -> ColourField
     return ColourField(layout, hidden=config.hash_grid.hidden, generator=generator)
 
 
+class SurfaceSampler:
+    """Random points of a mesh's faces, evenly by area; `faces` chooses among them."""
+
+    def __init__(self, mesh: Mesh, faces: Bool[Tensor, " F"] | None = None) -> None:
+        chosen = mesh.faces if faces is None or not bool(faces.any()) else mesh.faces[faces]
+        self._corners = mesh.vertices[chosen]
+        self._areas = face_areas(mesh.vertices, chosen)
+
+    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
+        """`count` points."""
+        chosen = torch.multinomial(self._areas, count, replacement=True, generator=generator)
+        share = torch.rand(count, 2, generator=generator)
+        share = torch.where(share.sum(1, keepdim=True) > 1.0, 1.0 - share, share)
+        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1)
+        return (weights[..., None] * self._corners[chosen]).sum(dim=1)
+
+
+def smoothness(
+    colour: ColourField, surface: SurfaceSampler, config: TextureConfig, generator: torch.Generator
+) -> Float[Tensor, ""]:
+    """mean |c(x) - c(x + d)| of nearby points that the reference picture does not show.
+
+    The prior sees few pixels: what is finer than they are is noise unless something asks it to be quiet.
+    """
+    x = surface.sample(config.smooth_points, generator)
+    nearby = x + config.smooth_distance * torch.randn(x.shape, generator=generator).to(x)
+    both = colour(torch.cat([x, nearby]))
+    return (both[: len(x)] - both[len(x) :]).abs().mean()
+
+
+def unseen_faces(mesh: Mesh, camera: Cameras, size: int) -> Bool[Tensor, " F"]:
+    """Faces of which the reference picture shows nothing."""
+    seen = rasterize(project(mesh.vertices, camera), mesh.faces, size).face_ids
+    unseen = torch.ones(len(mesh.faces), dtype=torch.bool, device=mesh.faces.device)
+    unseen[seen[seen >= 0]] = False
+    return unseen
+
+
 def fit_colours(
     colour: ColourField,
     mesh: Mesh,
@@ -100,14 +141,9 @@ def fit_colours(
 ) -> None:
     """Starts from the geometry stage's colours: regression on random surface points."""
     optimiser = torch.optim.Adam(colour.parameters(), lr=1e-2, betas=(0.9, 0.99))
-    corners = mesh.vertices[mesh.faces]
-    areas = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+    surface = SurfaceSampler(mesh)
     for _ in range(config.fit_steps):
-        chosen = torch.multinomial(areas, config.fit_batch, replacement=True, generator=generator)
-        share = torch.rand(config.fit_batch, 2, generator=generator)
-        share = torch.where(share.sum(1, keepdim=True) > 1.0, 1.0 - share, share)
-        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1)
-        x = (weights[..., None] * corners[chosen]).sum(dim=1)
+        x = surface.sample(config.fit_batch, generator)
         with torch.no_grad():
             target = initial(x)
         loss = torch.nn.functional.mse_loss(colour(x), target)
