@@ -118,6 +118,29 @@ def evaluate(
 
 
 @app.command()
+def ablate(
+    meshes: Annotated[list[Path], typer.Argument(help="Meshes to be found.", show_default=False)],
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant on each mesh.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Run the coarse stage without one idea of the paper at a time, and print a table."""
+    with _failing_politely(None, as_json=as_json):
+        for mesh in meshes:
+            _check_file(mesh)
+        from dreamcraft3d.evaluation.ablation import ablate as runs
+        from dreamcraft3d.evaluation.ablation import ablation_table
+        from dreamcraft3d.progress import Progress
+
+        rows = []
+        for row in runs(meshes, seeds=seeds, progress=Progress()):
+            rows.append(row)
+            note = f"{row.object} {row.seed} {row.variant}: IoU {row.iou:.3f}, {row.psnr:.2f} dB"
+            console.print(note, highlight=False, markup=False)
+        lines = ablation_table(rows).splitlines()
+        _finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
+
+
+@app.command()
 def turntable(
     mesh: Annotated[Path, typer.Argument(help="GLB, OBJ, PLY or STL.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="PNG to write (default: beside the mesh).")] = None,

@@ -1,8 +1,9 @@
-"""The paper's claims in miniature: the coarse stage without one of its ideas at a time, against priors with known faults.
+"""The paper's claims in miniature: the coarse stage without one of its ideas, against priors with known faults.
 
-An all-knowing prior would hide every difference: it sees the truth through any noise, from any camera. So the 3D-aware prior here
-is exact but *unsure of the camera* (it knows the pictures within some degrees of the wanted one), and the 2D prior is exact
-but *has no camera* (`priors.oracle.MixtureOracle`). Both are the true denoisers of what they know; noise levels then matter.
+An all-knowing prior would hide every difference: it sees the truth through any noise, from any camera. So the 3D-aware
+prior here is exact but *unsure of the camera* (it knows the pictures within some degrees of the wanted one), and the 2D
+prior is exact but *has no camera* (`priors.oracle.MixtureOracle`). Both are the true denoisers of what they know; noise
+levels then matter.
 """
 
 import math
@@ -114,8 +115,7 @@ def ablation_table(rows: list[AblationRow]) -> str:
             iou = torch.tensor([row.iou for row in mine])
             decibels = torch.tensor([row.psnr for row in mine])
             spread = (float(iou.std(correction=0)), float(decibels.std(correction=0)))
-            lines.append(
-                f"| {variant} | {float(iou.mean()):.3f} ± {spread[0]:.3f} | {float(decibels.mean()):.2f} ± {spread[1]:.2f} "
-                f"| {sum(row.evaluations for row in mine) // len(mine)} | {len(mine)} |"
-            )
+            means = f"{float(iou.mean()):.3f} ± {spread[0]:.3f} | {float(decibels.mean()):.2f} ± {spread[1]:.2f}"
+            evaluations = sum(row.evaluations for row in mine) // len(mine)
+            lines.append(f"| {variant} | {means} | {evaluations} | {len(mine)} |")
     return "\n".join(lines)
