@@ -1,6 +1,7 @@
 """The pictures in `examples/`: held-out procedural objects, drawn large from the front.
 
-`python -m dreamcraft3d.training.examples FOLDER` draws them again, bit for bit.
+`python -m dreamcraft3d.training.examples FOLDER` draws them again, bit for bit; `--meshes` writes the objects as GLB, too,
+for `dreamcraft3d evaluate --oracle` and `dreamcraft3d ablate`.
 """
 
 import argparse
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from dreamcraft3d.export import TexturedMesh, write_glb
 from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.training.render import render_rgba
 from dreamcraft3d.training.shapes import make_object
@@ -25,14 +27,25 @@ def write_example(path: Path, *, kind: str, seed: int, size: int = 512) -> None:
     Image.fromarray((straight.clamp(0.0, 1.0) * 255.0 + 0.5).to(torch.uint8).numpy()).save(path, optimize=True)
 
 
+def write_example_mesh(path: Path, *, kind: str, seed: int) -> None:
+    """The object itself, with its colours at the vertices."""
+    solid = make_object(seed, kind=kind, detail=2).solid
+    vertices, faces, colours = (torch.from_numpy(a) for a in (solid.vertices, solid.faces, solid.colours))
+    path.write_bytes(write_glb(TexturedMesh(vertices.float(), faces.long(), vertex_colours=colours.float())))
+
+
 def main() -> None:
     """Draws every example into a folder."""
     parser = argparse.ArgumentParser(description="draw the example pictures")
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--meshes", action="store_true", help="write the objects as GLB, too")
+    arguments = parser.parse_args()
+    folder: Path = arguments.folder
     folder.mkdir(parents=True, exist_ok=True)
     for kind, seed in EXAMPLES.items():
         write_example(folder / f"{kind}.png", kind=kind, seed=seed)
+        if arguments.meshes:
+            write_example_mesh(folder / f"{kind}.glb", kind=kind, seed=seed)
 
 
 if __name__ == "__main__":
