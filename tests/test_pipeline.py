@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import SETTINGS, lopsided_textured, tiny_config
 
 from dreamcraft3d import export
 from dreamcraft3d.errors import Cancelled
 from dreamcraft3d.evaluation.meshes import load_mesh
 from dreamcraft3d.evaluation.oracle import evaluate_oracle
 from dreamcraft3d.progress import Event, Note, Progress, StageStarted, StepDone
+from tiny import SETTINGS, lopsided_textured, tiny_config
 
 STAGES = ["coarse_nerf", "neus", "geometry", "texture"]
 

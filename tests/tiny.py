@@ -1,4 +1,7 @@
-"""A whole run that takes seconds: the pipeline's settings for tests, against the exact prior of a small coloured object."""
+"""A whole run that takes seconds: the pipeline's settings for tests.
+
+It runs against the exact prior of a small coloured object.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 import trimesh
-from shapes import lopsided, lopsided_colour
 
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.evaluation.oracle import TrueView, reference_of
@@ -16,6 +18,7 @@ from dreamcraft3d.priors.oracle import OraclePrior
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.stages.run import StageRun
 from dreamcraft3d.stages.supervision import Supervision
+from shapes import lopsided, lopsided_colour
 
 SETTINGS: dict[str, Any] = {
     "oracle_size": 32,

@@ -23,6 +23,7 @@ def _version() -> str:
 
 __version__ = _version()
 
-# torch's OpenMP threads spin between operations, and starve the threads of our own kernels (and every neighbour) while they do:
-# a training step on two busy cores took 750 ms spinning and 150 ms asleep. Read when torch is first imported.
+# torch's OpenMP threads spin between operations, and starve the threads of our own kernels (and every neighbour)
+# while they do: a training step on two busy cores took 750 ms spinning and 150 ms asleep. Read when torch is first
+# imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

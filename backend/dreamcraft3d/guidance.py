@@ -2,8 +2,8 @@
 
 Two forms of the same direction. "sds" is the paper's: g = w(t) (eps_hat - eps) with w = 1 - alphabar_t, injected as
 1/2 |x - sg(x - g)|^2. "x0" compares the render with the prior's denoised picture in pixels (HiFA; no encoder gradient):
-since g = sqrt(alphabar_t (1 - alphabar_t)) (x - x0_hat), both pull towards x0_hat and differ in how t weighs. Losses are means
-over pixels, so that their weights compare with those of the reference losses.
+since g = sqrt(alphabar_t (1 - alphabar_t)) (x - x0_hat), both pull towards x0_hat and differ in how t weighs. Losses
+are means over pixels, so that their weights compare with those of the reference losses.
 """
 
 from dataclasses import dataclass

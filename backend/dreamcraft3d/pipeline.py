@@ -2,8 +2,8 @@
 
     ReferenceView -> CoarseNerf -> Neus -> Geometry -> UnwrappedMesh -> Texture -> result.glb
 
-A stage's result lies in `stages/NAME/result.safetensors` beside a fingerprint of its configuration, the seed, and everything
-upstream; the same command goes on where the last one stopped.
+A stage's result lies in `stages/NAME/result.safetensors` beside a fingerprint of its configuration, the seed, and
+everything upstream; the same command goes on where the last one stopped.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ from dreamcraft3d.stages.coarse_nerf import new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import new_geometry, sculpt_geometry
 from dreamcraft3d.stages.neus import new_neus, train_neus
 from dreamcraft3d.stages.reference import ReferenceView, load_reference, save_reference
-from dreamcraft3d.stages.run import State, Stateful, StageRun, flatten, unflatten
+from dreamcraft3d.stages.run import StageRun, State, Stateful, flatten, unflatten
 from dreamcraft3d.stages.supervision import Supervision
 from dreamcraft3d.stages.texture import Texture, new_colour, paint_texture
 from dreamcraft3d.workspace import Workspace, atomic_path

@@ -1,7 +1,7 @@
 """Fields and meshes to pictures: volume rendering of the coarse stages, rasterisation of the fine ones.
 
-All three renderers give the same record, premultiplied and without a background, so that losses and priors choose theirs.
-Letters: M samples along all rays, packed by ray; w volume rendering weights; t distance along a ray.
+All three renderers give the same record, premultiplied and without a background, so that losses and priors choose
+theirs. Letters: M samples along all rays, packed by ray; w volume rendering weights; t distance along a ray.
 """
 
 from collections.abc import Callable
@@ -136,7 +136,9 @@ def render_mesh(
     topology: EdgeTopology | None = None,
     normals: Float[Tensor, "V 3"] | None = None,
 ) -> Render:
-    """Rasterised pictures with anti-aliased silhouettes, differentiable in the vertices and in `colour_of` (method section 5.9).
+    """Rasterised pictures with anti-aliased silhouettes (method section 5.9).
+
+    They are differentiable in the vertices and in `colour_of`.
 
     Args:
         colour_of: colours at surface points; None gives black (normals, depth and opacity only).
@@ -190,7 +192,10 @@ def _following(
     origins: Float[Tensor, "R 3"],
     directions: Float[Tensor, "R 3"],
 ) -> Float[Tensor, " M"]:
-    """Signed distances at the segments' ends: the next segment's beginning, or asked for where a run of segments ends."""
+    """Signed distances at the segments' ends.
+
+    Each is that of the next segment's beginning, or asked for where a run of segments ends.
+    """
     same_ray = samples.ray_indices[1:] == samples.ray_indices[:-1]
     last = torch.ones_like(samples.ray_indices, dtype=torch.bool)
     last[:-1] = ~(same_ray & ((samples.t_starts[1:] - samples.t_ends[:-1]).abs() < 1e-4))

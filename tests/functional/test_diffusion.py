@@ -58,12 +58,12 @@ def test_sds_pulls_towards_the_denoised_picture(t: int) -> None:
 
 
 def test_vsd_is_zero_when_the_variational_score_is_the_prior() -> None:
-    x, noise = pictures(3)
+    _, noise = pictures(3)
     assert float(diffusion.vsd_gradient(noise, noise, ALPHAS, torch.tensor([10, 500])).abs().max()) == 0.0
 
 
 def test_gradients_that_are_not_numbers_pull_nowhere() -> None:
-    x, noise = pictures(4)
+    _, noise = pictures(4)
     broken = noise.clone()
     broken[0, 0, 0, 0] = torch.nan
     assert torch.isfinite(diffusion.sds_gradient(broken, noise, ALPHAS, torch.tensor([10, 10]))).all()

@@ -6,7 +6,6 @@ from functools import cache
 
 import pytest
 import torch
-from tiny import lopsided_textured, tiny_config, tiny_run, tiny_supervision
 
 from dreamcraft3d.errors import ObjectLost
 from dreamcraft3d.evaluation.metrics import silhouette_iou
@@ -18,6 +17,7 @@ from dreamcraft3d.stages.coarse_nerf import CoarseNerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import Geometry, sculpt_geometry
 from dreamcraft3d.stages.neus import Neus, extract_surface, fit_shape, new_neus, train_neus
 from dreamcraft3d.stages.texture import paint_texture
+from tiny import lopsided_textured, tiny_config, tiny_run, tiny_supervision
 
 CAMERAS = orbit(torch.tensor([0.2] * 4), torch.arange(4) * math.pi / 2 + 0.4)
 SIZE = 48

@@ -39,7 +39,7 @@ def _draw(module: object, mesh: Mesh, camera: Cameras, size: int, *, backward: b
         raster = rasterize(clip, mesh.faces, size)
         image: Tensor = antialias(interpolate(attributes, raster, mesh.faces), raster, clip, mesh.faces)
         if backward:
-            image.square().sum().backward()  # type: ignore[no-untyped-call]
+            image.square().sum().backward()
         return image
 
     return step
@@ -101,7 +101,7 @@ def _marching_tets() -> list[BenchRow]:
         positions, sdf = grid.clone().requires_grad_(), (distance - 0.35).requires_grad_()
         mesh = extract(positions, sdf)
         if backward:
-            mesh.vertices.square().sum().backward()  # type: ignore[no-untyped-call]
+            mesh.vertices.square().sum().backward()
         return mesh
 
     def whole(positions: Tensor, sdf: Tensor) -> Mesh:

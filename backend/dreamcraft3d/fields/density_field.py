@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dreamcraft3d.fields.encoding import Head, HashEncoding
+from dreamcraft3d.fields.encoding import HashEncoding, Head
 from dreamcraft3d.functional.volume import blob_bias
 from dreamcraft3d.kernels.hash_grid import HashGridLayout
 

@@ -35,7 +35,10 @@ class HashEncoding(nn.Module):
 
 
 class Head(nn.Module):
-    """Linear(width -> hidden), ReLU, Linear(hidden -> outputs), both without bias, with torch's default initialisation."""
+    """Linear(width -> hidden), ReLU, Linear(hidden -> outputs).
+
+    Both are without bias, with torch's default initialisation.
+    """
 
     def __init__(self, width: int, outputs: int, *, hidden: int, generator: torch.Generator) -> None:
         super().__init__()

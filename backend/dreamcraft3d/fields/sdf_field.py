@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreamcraft3d.fields.density_field import DensityField
-from dreamcraft3d.fields.encoding import Head, HashEncoding
+from dreamcraft3d.fields.encoding import HashEncoding, Head
 from dreamcraft3d.kernels.hash_grid import HashGridLayout
 
 INITIAL_RADIUS = 0.5

@@ -1,4 +1,7 @@
-"""DMTet: signed distances and offsets on a tetrahedral grid, a triangle mesh at every step (stage 2, method section 5.7)."""
+"""DMTet: signed distances and offsets on a tetrahedral grid (stage 2, method section 5.7).
+
+Every step has a triangle mesh.
+"""
 
 import math
 
@@ -12,8 +15,8 @@ from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.functional.tets import TetExtractor, bcc_grid, marching_tets
 
 MARGIN = 0.15
-"""Room around the object's bounding box. An isotropic cube: the release's tight box made bounds and smoothness depend on
-the object's proportions (issue B18)."""
+"""Room around the object's bounding box. An isotropic cube: the release's tight box made bounds and smoothness depend
+on the object's proportions (issue B18)."""
 
 
 class TetMesh(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreamcraft3d.fields.encoding import Head, HashEncoding
+from dreamcraft3d.fields.encoding import HashEncoding, Head
 from dreamcraft3d.fields.sdf_field import SDFField
 from dreamcraft3d.kernels.hash_grid import HashGridLayout
 

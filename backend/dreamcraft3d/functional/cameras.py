@@ -1,10 +1,12 @@
 """Cameras on a sphere around the object, their rays and their rasteriser matrices.
 
-Conventions (DreamCraft3D release, method section 1): right-handed world, z up; the reference camera sits on +x and looks at
-the origin, so world +y is image-right in the reference view. Camera axes are OpenGL's: x right, y up, looking along -z.
-Pixel (column i, row j) has its centre at (i + 1/2, j + 1/2); row 0 is the top of the image. Images are square.
+Conventions (DreamCraft3D release, method section 1): right-handed world, z up; the reference camera sits on +x and
+looks at the origin, so world +y is image-right in the reference view. Camera axes are OpenGL's: x right, y up, looking
+along -z. Pixel (column i, row j) has its centre at (i + 1/2, j + 1/2); row 0 is the top of the image. Images are
+square.
 
-Letters: e elevation, a azimuth (counter-clockwise seen from above), r distance, phi vertical field of view; radians here.
+Letters: e elevation, a azimuth (counter-clockwise seen from above), r distance, phi vertical field of view; radians
+here.
 """
 
 import math
@@ -66,8 +68,8 @@ def orbit(
 ) -> Cameras:
     """Cameras at p = r (cos e cos a, cos e sin a, sin e), looking at the origin with z up.
 
-    Scalars and tensors of B values mix freely; all angles in radians. At e = +-pi/2 the view direction is parallel to z and
-    image-up is undefined: elevations are clamped to +-89.9 degrees.
+    Scalars and tensors of B values mix freely; all angles in radians. At e = +-pi/2 the view direction is parallel to z
+    and image-up is undefined: elevations are clamped to +-89.9 degrees.
 
     >>> orbit(0.0, 0.0).c2w[0, :3, 0]   # right of the reference camera is world +y
     tensor([0., 1., 0.])

@@ -76,7 +76,10 @@ def gradient_as_loss(x: Latents, gradient: Latents) -> Float[Tensor, ""]:
 
 
 def rescale_x0(x0: Latents, conditional: Latents, share: float = 0.5) -> Latents:
-    """Takes back the contrast that guidance adds (MVDream): blend of x0 and x0 scaled to the conditional's deviation."""
+    """Takes back the contrast that guidance adds (MVDream).
+
+    A blend of x0 and x0 scaled to the conditional's deviation.
+    """
     ratio = conditional.std(dim=(1, 2, 3), keepdim=True) / x0.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-6)
     return share * x0 * ratio + (1.0 - share) * x0
 

@@ -1,6 +1,7 @@
 """The loss catalogue (method section 7), one named function per term.
 
-Letters: P prediction; m the reference mask; n normals; w volume rendering weights. Means run over all elements unless said.
+Letters: P prediction; m the reference mask; n normals; w volume rendering weights. Means run over all elements unless
+said.
 """
 
 import torch
@@ -31,7 +32,8 @@ def mask_loss(opacity: Plane, mask: Plane) -> Float[Tensor, ""]:
 def depth_correlation_loss(predicted: Plane, target: Plane, mask: Mask) -> Float[Tensor, ""]:
     """1 - Pearson(P[m], target[m]): the release's `depth_rel`. Larger is farther in both.
 
-    Zero when the mask has fewer than 64 pixels or either side is constant: there is no correlation to speak of (issue B25).
+    Zero when the mask has fewer than 64 pixels or either side is constant: there is no correlation to speak of
+    (issue B25).
     """
     p, q = predicted[mask], target[mask]
     if p.numel() < 64:
@@ -88,7 +90,8 @@ def smoothness_loss(image: Image) -> Float[Tensor, ""]:
 
 def eikonal_loss(gradient: Float[Tensor, "M 3"]) -> Float[Tensor, ""]:
     """mean (||grad f|| - 1)^2: f stays a distance, which NeuS's opacity takes for granted (issue B15)."""
-    return (gradient.norm(dim=-1) - 1.0).square().mean()
+    norm: Tensor = gradient.norm(dim=-1)
+    return (norm - 1.0).square().mean()
 
 
 def erode(mask: Mask, size: int = 9) -> Mask:

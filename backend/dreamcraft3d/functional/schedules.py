@@ -1,6 +1,7 @@
 """Values over the steps of a stage: scheduled scalars, timesteps, and which views are seen when.
 
-All clocks are fractions of a stage in [0,1], so that a shortened stage keeps its shape (method section 18). Angles in radians.
+All clocks are fractions of a stage in [0,1], so that a shortened stage keeps its shape (method section 18). Angles are
+in radians.
 """
 
 import math
@@ -64,8 +65,8 @@ def random_views(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """The paper's camera sampler (method section 1.2): (elevation, azimuth) of `count` independent views, radians.
 
-    Elevation is uniform in angle or uniform on the sphere, by one coin per batch; azimuth is uniform. `spread` in [0,1] grows both
-    ranges from the reference view to everything (progressive views).
+    Elevation is uniform in angle or uniform on the sphere, by one coin per batch; azimuth is uniform. `spread` in [0,1]
+    grows both ranges from the reference view to everything (progressive views).
     """
     low, high = (reference_elevation + spread * (end - reference_elevation) for end in elevation)
     u = torch.rand(count, generator=generator)
@@ -88,8 +89,9 @@ def stratified_views(
 ) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
     """Views that cover the circle evenly over time and oppose each other within a batch (MV-SDI's antithetic azimuths).
 
-    The batch's first azimuth walks by the golden angle from step to step, so any run of steps is spread evenly; the others of
-    the batch are spaced by 2 pi / count around it. Opposite views disagree most about depth: seeing both halves the variance.
+    The batch's first azimuth walks by the golden angle from step to step, so any run of steps is spread evenly; the
+    others of the batch are spaced by 2 pi / count around it. Opposite views disagree most about depth: seeing both
+    halves the variance.
     """
     golden = math.pi * (3.0 - math.sqrt(5.0))
     offset = step * golden + 0.3 * (float(torch.rand((), generator=generator)) - 0.5)

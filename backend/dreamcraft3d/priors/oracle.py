@@ -1,8 +1,8 @@
 """Priors that know the object: exact denoisers, with which every stage has a known right answer.
 
-`OraclePrior` knows the picture of every view: E[x | x_t, view] is the true render. `MixtureOracle` knows only that the picture is
-one of K views, as a text prior does: E[x | x_t] is their average weighted by how well each explains x_t. Both are exact; nothing
-is learned. The renderer is passed in as a function, so that this module needs no kernels.
+`OraclePrior` knows the picture of every view: E[x | x_t, view] is the true render. `MixtureOracle` knows only that the
+picture is one of K views, as a text prior does: E[x | x_t] is their average weighted by how well each explains x_t.
+Both are exact; nothing is learned. The renderer is passed in as a function, so that this module needs no kernels.
 
 Letters: x* a true picture in [-1,1], a = sqrt(alphabar_t), s = sqrt(1 - alphabar_t).
 """
@@ -38,7 +38,10 @@ class _PixelPrior:
 
 
 class OraclePrior(_PixelPrior):
-    """The exact view-conditioned denoiser of one object: eps_hat = (x_t - a x*) / s. Guidance changes nothing (cond = uncond)."""
+    """The exact view-conditioned denoiser of one object: eps_hat = (x_t - a x*) / s.
+
+    Guidance changes nothing (cond = uncond).
+    """
 
     contents = frozenset[Content]({"rgba", "normal"})
 
@@ -60,11 +63,12 @@ class OraclePrior(_PixelPrior):
 class MixtureOracle(_PixelPrior):
     """The exact denoiser of "some view of this object": p(x) uniform over K views, as a prior without camera sees it.
 
-    E[x | x_t] = sum_k pi_k x*_k with pi_k proportional to exp(-|x_t - a x*_k|^2 / (2 s^2)). At high t it averages views, at low t
-    it snaps to the nearest: several faces (Janus), and the use of timestep annealing, come out of this formula alone.
+    E[x | x_t] = sum_k pi_k x*_k with pi_k proportional to exp(-|x_t - a x*_k|^2 / (2 s^2)). At high t it averages
+    views, at low t it snaps to the nearest: several faces (Janus), and the use of timestep annealing, come out of this
+    formula alone.
 
-    With `spread` (radians) only views within that distance of the wanted azimuth count: a view-conditioned prior that is
-    unsure about the camera.
+    With `spread` (radians) only views within that distance of the wanted azimuth count: a view-conditioned prior that
+    is unsure about the camera.
     """
 
     contents = frozenset[Content]({"rgba", "normal"})

@@ -1,6 +1,7 @@
 """Stage 1a: a coarse NeRF of the object (method section 8).
 
-Even steps show the field the reference picture, odd steps ask the priors about novel views. Noise and view range are annealed.
+Even steps show the field the reference picture, odd steps ask the priors about novel views. Noise and view range are
+annealed.
 """
 
 from dataclasses import dataclass
@@ -95,7 +96,10 @@ def new_coarse_nerf(config: CoarseNerfConfig, generator: torch.Generator) -> Coa
 
 
 def regularisers(render: Render, config: CoarseNerfConfig, fraction: float) -> Float[Tensor, ""]:
-    """Opaque, sparse and smooth: the terms that need no picture (method section 7), ramped instead of switched (issue B17)."""
+    """Opaque, sparse and smooth: the terms that need no picture (method section 7).
+
+    They are ramped instead of switched (issue B17).
+    """
     loss = piecewise_linear(fraction, config.sparsity) * losses.sparsity_loss(render.opacity)
     loss = loss + piecewise_linear(fraction, config.opaque) * losses.opaque_loss(render.opacity)
     if config.normal_epsilon is not None:

@@ -1,4 +1,7 @@
-"""Stage 1b: a NeuS surface that starts from the NeRF's shape (method section 9; the release threw that shape away, issue I3)."""
+"""Stage 1b: a NeuS surface that starts from the NeRF's shape (method section 9).
+
+The release threw that shape away (issue I3).
+"""
 
 import math
 from dataclasses import dataclass
@@ -29,7 +32,8 @@ THRESHOLDS = (4.0, 8.0, 16.0, 32.0, 64.0)
 """Densities that may be the surface; the release fixed 25."""
 
 SOFTER = 0.5
-"""A young NeRF is porous at the density whose silhouettes are right; at half of it the surface is whole, and a little thick."""
+"""A young NeRF is porous at the density whose silhouettes are right; at half of it the surface is whole, and a little
+thick."""
 
 SMALLEST_PART = 0.02
 """Share of the largest part's faces below which a part of the NeRF is fog."""
@@ -128,7 +132,9 @@ def regularisers(
 
 
 def extract_surface(nerf: CoarseNerf, config: NeusConfig) -> Mesh:
-    """The NeRF's iso-surface at the density whose silhouettes agree best with its own pictures, without fog and smoothed.
+    """The NeRF's iso-surface at the density whose silhouettes agree best with its own pictures.
+
+    It is without fog, and smoothed.
 
     Raises:
         ObjectLost: no density threshold gives a surface.

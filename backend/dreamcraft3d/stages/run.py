@@ -1,7 +1,7 @@
 """How a stage runs its loop: steps that can be cancelled, resumed and rolled back.
 
-Everything random in a step comes from a generator seeded by (seed, stage, step), so a resumed run takes the same steps as one
-that was never stopped. A checkpoint is one safetensors file of everything that a step reads and changes.
+Everything random in a step comes from a generator seeded by (seed, stage, step), so a resumed run takes the same steps
+as one that was never stopped. A checkpoint is one safetensors file of everything that a step reads and changes.
 """
 
 import hashlib

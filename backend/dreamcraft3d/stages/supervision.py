@@ -30,8 +30,8 @@ class ReferenceTargets:
     """The reference picture at one render size.
 
     Attributes:
-        rgba: premultiplied. mask: opacity above one half. inside: mask without its rim, where depth and normals are trusted.
-        depth: larger is farther, any unit. normal: unit, in the view's OpenGL axes. None where not given.
+        rgba: premultiplied. mask: opacity above one half. inside: mask without its rim, where depth and normals are
+        trusted. depth: larger is farther, any unit. normal: unit, in the view's OpenGL axes. None where not given.
     """
 
     rgba: Float[Tensor, "1 S S 4"]
@@ -97,7 +97,10 @@ class Supervision:
     def novel_views(
         self, config: GuidanceConfig, step: int, fraction: float, generator: torch.Generator
     ) -> Cameras:
-        """The cameras of one guidance step: paired and stratified, or the paper's independent ones; progressive early on."""
+        """The cameras of one guidance step: paired and stratified, or the paper's independent ones.
+
+        They are progressive early on.
+        """
         elevation = (math.radians(config.elevation[0]), math.radians(config.elevation[1]))
         spread = progressive_spread(fraction, config.progressive_until)
         reference = self.reference.elevation

@@ -120,7 +120,7 @@ def smoothness(
     """
     x = surface.sample(config.smooth_points, generator)
     nearby = x + config.smooth_distance * torch.randn(x.shape, generator=generator).to(x)
-    both = colour(torch.cat([x, nearby]))
+    both: Tensor = colour(torch.cat([x, nearby]))
     return (both[: len(x)] - both[len(x) :]).abs().mean()
 
 
