@@ -115,7 +115,17 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_result(
 ) -> None:
     """A real process, SIGKILLed again and again after ever more events; then left alone."""
     settings = [item for key, value in SETTINGS.items() for item in ("--set", f"{key}={json.dumps(value)}")]
-    command = [sys.executable, "-m", "dreamcraft3d", "evaluate", "--oracle", str(truth), "--out", str(tmp_path), *settings]
+    command = [
+        sys.executable,
+        "-m",
+        "dreamcraft3d",
+        "evaluate",
+        "--oracle",
+        str(truth),
+        "--out",
+        str(tmp_path),
+        *settings,
+    ]
     kills = 0
     for marker in ("stages/coarse_nerf/started.json", "stages/neus/started.json", "stages/geometry/started.json",
                    "stages/mesh/started.json", "stages/texture/started.json"):  # fmt: skip

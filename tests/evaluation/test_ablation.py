@@ -1,9 +1,9 @@
 import pytest
-from tiny import lopsided_textured
 
 from dreamcraft3d import export
 from dreamcraft3d.evaluation import ablation
 from dreamcraft3d.progress import Progress
+from tiny import lopsided_textured
 
 
 def test_a_prior_beats_none_and_the_table_tells_it(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

@@ -38,7 +38,9 @@ def test_depth_losses_have_nothing_to_say_about_a_constant_or_a_few_pixels() -> 
         assert float(loss.detach()) == 0.0
 
 
-@pytest.mark.parametrize("name", ["depth_correlation_loss", "opaque_loss", "sparsity_loss", "smoothness_loss", "eikonal_loss"])
+@pytest.mark.parametrize(
+    "name", ["depth_correlation_loss", "opaque_loss", "sparsity_loss", "smoothness_loss", "eikonal_loss"]
+)
 def test_gradients_match_finite_differences(name: str) -> None:
     x = plane(3, 10).requires_grad_()
     mask = torch.ones(1, 10, 10, dtype=torch.bool)

@@ -56,6 +56,7 @@ def test_cancelled_and_resumed_is_the_same_as_uninterrupted(tmp_path: Path, stop
 def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "CHECKPOINT_SECONDS", 0.0)
     whole = train(StageRun("fit", 3, Progress()))
+
     def die(step: int) -> None:
         if step == 8:
             raise KeyboardInterrupt

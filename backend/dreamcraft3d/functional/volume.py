@@ -31,9 +31,7 @@ def neus_alpha(
     return ((previous - following) / (previous + 1e-5)).clamp(0.0, 1.0)
 
 
-def blob_bias(
-    positions: Float[Tensor, "M 3"], *, scale: float = 10.0, radius: float = 0.5
-) -> Float[Tensor, " M"]:
+def blob_bias(positions: Float[Tensor, "M 3"], *, scale: float = 10.0, radius: float = 0.5) -> Float[Tensor, " M"]:
     """scale (1 - ||x|| / radius): the initial density is a soft ball (Magic3D; method section 5.3)."""
     norm: Tensor = positions.norm(dim=-1)
     return scale * (1.0 - norm / radius)

@@ -13,9 +13,7 @@ def query_kernels() -> SimpleNamespace:
     wp = warp()
 
     @wp.kernel(enable_backward=False)
-    def signed_distance(
-        points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, distance: wp.array(dtype=float)
-    ):
+    def signed_distance(points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, distance: wp.array(dtype=float)):
         i = wp.tid()
         point = points[i]
         distance[i] = wp.inf
@@ -27,8 +25,12 @@ def query_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def closest_points(
-        points: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float, nearest: wp.array(dtype=wp.vec3),
-        face: wp.array(dtype=int), weights: wp.array(dtype=wp.vec3),
+        points: wp.array(dtype=wp.vec3),
+        mesh: wp.uint64,
+        far: float,
+        nearest: wp.array(dtype=wp.vec3),
+        face: wp.array(dtype=int),
+        weights: wp.array(dtype=wp.vec3),
     ):
         i = wp.tid()
         point = points[i]
@@ -44,8 +46,12 @@ def query_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def cast_rays(
-        origins: wp.array(dtype=wp.vec3), directions: wp.array(dtype=wp.vec3), mesh: wp.uint64, far: float,
-        t: wp.array(dtype=float), face: wp.array(dtype=int),
+        origins: wp.array(dtype=wp.vec3),
+        directions: wp.array(dtype=wp.vec3),
+        mesh: wp.uint64,
+        far: float,
+        t: wp.array(dtype=float),
+        face: wp.array(dtype=int),
     ):
         i = wp.tid()
         t[i] = wp.inf

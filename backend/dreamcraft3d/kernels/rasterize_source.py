@@ -32,9 +32,7 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.func
     def to_screen(p: wp.vec4, width: int, height: int):
-        return wp.vec3(
-            (0.5 + 0.5 * p[0] / p[3]) * float(width), (0.5 - 0.5 * p[1] / p[3]) * float(height), p[2] / p[3]
-        )
+        return wp.vec3((0.5 + 0.5 * p[0] / p[3]) * float(width), (0.5 - 0.5 * p[1] / p[3]) * float(height), p[2] / p[3])
 
     @wp.func
     def edge_side(ax: float, ay: float, bx: float, by: float, x: float, y: float):
@@ -53,7 +51,10 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def draw(
-        clip: wp.array2d(dtype=wp.vec4), faces: wp.array(dtype=wp.vec3i), row: int, rows: int,
+        clip: wp.array2d(dtype=wp.vec4),
+        faces: wp.array(dtype=wp.vec3i),
+        row: int,
+        rows: int,
         zbuffer: wp.array3d(dtype=wp.int64),
     ):
         """One thread per view and triangle: the smallest depth << 32 | face wins each covered pixel centre."""
@@ -97,9 +98,7 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.func
     def ndc(x: int, y: int, width: int, height: int):
-        return wp.vec2(
-            (2.0 * float(x) + 1.0) / float(width) - 1.0, 1.0 - (2.0 * float(y) + 1.0) / float(height)
-        )
+        return wp.vec2((2.0 * float(x) + 1.0) / float(width) - 1.0, 1.0 - (2.0 * float(y) + 1.0) / float(height))
 
     @wp.func
     def towards(p: wp.vec4, pixel: wp.vec2):
@@ -111,8 +110,11 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def resolve(
-        clip: wp.array2d(dtype=wp.vec4), faces: wp.array(dtype=wp.vec3i), row: int,
-        zbuffer: wp.array3d(dtype=wp.int64), face_ids: wp.array3d(dtype=wp.int64),
+        clip: wp.array2d(dtype=wp.vec4),
+        faces: wp.array(dtype=wp.vec3i),
+        row: int,
+        zbuffer: wp.array3d(dtype=wp.int64),
+        face_ids: wp.array3d(dtype=wp.int64),
         barycentrics: wp.array3d(dtype=wp.vec2),
     ):
         """Z-buffer -> face id (-1 = background) and perspective-correct (u, v) per pixel."""
@@ -140,9 +142,13 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def resolve_backward(
-        clip: wp.array2d(dtype=wp.vec4), faces: wp.array(dtype=wp.vec3i), row: int,
-        face_ids: wp.array3d(dtype=wp.int64), barycentrics: wp.array3d(dtype=wp.vec2),
-        grad_barycentrics: wp.array3d(dtype=wp.vec2), grad_clip: wp.array2d(dtype=wp.vec4),
+        clip: wp.array2d(dtype=wp.vec4),
+        faces: wp.array(dtype=wp.vec3i),
+        row: int,
+        face_ids: wp.array3d(dtype=wp.int64),
+        barycentrics: wp.array3d(dtype=wp.vec2),
+        grad_barycentrics: wp.array3d(dtype=wp.vec2),
+        grad_clip: wp.array2d(dtype=wp.vec4),
     ):
         """d(u, v)/d clip: through a_i = q_j x q_k and the normalisation by their sum."""
         b, y, x = wp.tid()
@@ -174,8 +180,12 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def interpolate(
-        attributes: wp.array3d(dtype=float), faces: wp.array(dtype=wp.vec3i), row: int,
-        face_ids: wp.array3d(dtype=wp.int64), barycentrics: wp.array3d(dtype=wp.vec2), image: wp.array4d(dtype=float),
+        attributes: wp.array3d(dtype=float),
+        faces: wp.array(dtype=wp.vec3i),
+        row: int,
+        face_ids: wp.array3d(dtype=wp.int64),
+        barycentrics: wp.array3d(dtype=wp.vec2),
+        image: wp.array4d(dtype=float),
     ):
         """Corner attributes weighted by the barycentrics; background pixels keep the zeros they hold."""
         b, y, x = wp.tid()
@@ -193,9 +203,13 @@ def raster_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def interpolate_backward(
-        attributes: wp.array3d(dtype=float), faces: wp.array(dtype=wp.vec3i), row: int,
-        face_ids: wp.array3d(dtype=wp.int64), barycentrics: wp.array3d(dtype=wp.vec2),
-        grad_image: wp.array4d(dtype=float), grad_attributes: wp.array3d(dtype=float),
+        attributes: wp.array3d(dtype=float),
+        faces: wp.array(dtype=wp.vec3i),
+        row: int,
+        face_ids: wp.array3d(dtype=wp.int64),
+        barycentrics: wp.array3d(dtype=wp.vec2),
+        grad_image: wp.array4d(dtype=float),
+        grad_attributes: wp.array3d(dtype=float),
         grad_barycentrics: wp.array3d(dtype=wp.vec2),
     ):
         """Scatter to the corner attributes, gather to the barycentrics."""
@@ -222,6 +236,9 @@ def raster_kernels() -> SimpleNamespace:
         grad_barycentrics[b, y, x] = wp.vec2(du, dv)
 
     return SimpleNamespace(
-        draw=draw, resolve=resolve, resolve_backward=resolve_backward, interpolate=interpolate,
+        draw=draw,
+        resolve=resolve,
+        resolve_backward=resolve_backward,
+        interpolate=interpolate,
         interpolate_backward=interpolate_backward,
     )

@@ -39,7 +39,9 @@ def silhouette_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def link(
-        faces: wp.array(dtype=wp.vec3i), valence: wp.array(dtype=int), head: wp.array(dtype=int),
+        faces: wp.array(dtype=wp.vec3i),
+        valence: wp.array(dtype=int),
+        head: wp.array(dtype=int),
         following: wp.array(dtype=int),
     ):
         """Push each half-edge on its owner's linked list."""
@@ -51,8 +53,11 @@ def silhouette_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def match(
-        faces: wp.array(dtype=wp.vec3i), valence: wp.array(dtype=int), head: wp.array(dtype=int),
-        following: wp.array(dtype=int), neighbours: wp.array2d(dtype=int),
+        faces: wp.array(dtype=wp.vec3i),
+        valence: wp.array(dtype=int),
+        head: wp.array(dtype=int),
+        following: wp.array(dtype=int),
+        neighbours: wp.array2d(dtype=int),
     ):
         """The one other half-edge on the same two vertices; -1 if there is none, or more than one."""
         f = wp.tid()
@@ -107,8 +112,18 @@ def silhouette_kernels() -> SimpleNamespace:
 
     @wp.func
     def walk(
-        clip: wp.array2d(dtype=wp.vec4), faces: wp.array(dtype=wp.vec3i), neighbours: wp.array2d(dtype=int), b: int,
-        start: int, goal: int, x: int, y: int, direction: int, sign: float, width: int, height: int,
+        clip: wp.array2d(dtype=wp.vec4),
+        faces: wp.array(dtype=wp.vec3i),
+        neighbours: wp.array2d(dtype=int),
+        b: int,
+        start: int,
+        goal: int,
+        x: int,
+        y: int,
+        direction: int,
+        sign: float,
+        width: int,
+        height: int,
     ):
         """The silhouette half-edge between P = (x, y) and Q on the surface of face `start`; -1 if none."""
         # The exit: of the two edges that cross the line, the one further along.
@@ -157,8 +172,13 @@ def silhouette_kernels() -> SimpleNamespace:
 
     @wp.kernel(enable_backward=False)
     def find_silhouettes(
-        clip: wp.array2d(dtype=wp.vec4), faces: wp.array(dtype=wp.vec3i), row: int, neighbours: wp.array2d(dtype=int),
-        face_ids: wp.array3d(dtype=wp.int64), barycentrics: wp.array3d(dtype=wp.vec2), found: wp.array4d(dtype=int),
+        clip: wp.array2d(dtype=wp.vec4),
+        faces: wp.array(dtype=wp.vec3i),
+        row: int,
+        neighbours: wp.array2d(dtype=int),
+        face_ids: wp.array3d(dtype=wp.int64),
+        barycentrics: wp.array3d(dtype=wp.vec2),
+        found: wp.array4d(dtype=int),
     ):
         """found[direction, b, y, x] = 2 half_edge + (1 if the second pixel is the nearer one), or -1."""
         b, y, x = wp.tid()

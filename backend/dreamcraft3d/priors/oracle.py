@@ -54,9 +54,7 @@ class OraclePrior(_PixelPrior):
     ) -> Float[Tensor, "B C h w"]:
         """The noise that turns the true view into x_t."""
         self.evaluations += len(x_t)
-        truth = self.encode(
-            self._true_view(condition.elevation, condition.azimuth, condition.content, self.image_size)
-        )
+        truth = self.encode(self._true_view(condition.elevation, condition.azimuth, condition.content, self.image_size))
         return x0_to_noise(x_t, truth, self.alphas_cumprod, t)
 
 

@@ -84,9 +84,7 @@ def new_geometry(neus: Neus, config: GeometryConfig, generator: torch.Generator)
     return Geometry(tet_mesh, ColourField.from_sdf(neus.field, generator=generator))
 
 
-def smoothness(
-    mesh: Mesh, normals: Float[Tensor, "V 3"], config: GeometryConfig, fraction: float
-) -> Float[Tensor, ""]:
+def smoothness(mesh: Mesh, normals: Float[Tensor, "V 3"], config: GeometryConfig, fraction: float) -> Float[Tensor, ""]:
     """Neighbouring vertex normals agree, and vertices stay among their neighbours (method section 5.8)."""
     edges = closed_edges(mesh.faces)
     ends = normals.index_select(0, edges[:, 0]), normals.index_select(0, edges[:, 1])

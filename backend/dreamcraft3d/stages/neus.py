@@ -63,7 +63,9 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
         fraction, generator = step / config.steps, run.generator(step)
         size = int(piecewise_linear(fraction, config.render_size))
         if step % OCCUPANCY_EVERY == 0:
-            grid.update(lambda x: occupancy(field, x, config.step_size), generator=generator, step=0, decay=OCCUPANCY_DECAY)
+            grid.update(
+                lambda x: occupancy(field, x, config.step_size), generator=generator, step=0, decay=OCCUPANCY_DECAY
+            )
         on_reference = step % 2 == 0
         cameras = (
             supervision.camera
@@ -115,9 +117,7 @@ def occupancy(field: SDFField, x: Float[Tensor, "N 3"], step_size: float) -> Flo
     return neus_alpha(f + 0.5 * step_size, f - 0.5 * step_size, field.inverse_deviation)
 
 
-def regularisers(
-    field: SDFField, render: Render, config: NeusConfig, generator: torch.Generator
-) -> Float[Tensor, ""]:
+def regularisers(field: SDFField, render: Render, config: NeusConfig, generator: torch.Generator) -> Float[Tensor, ""]:
     """Eikonal on random points and near the surface (issue B15), opaque, sparse, and normals that face the camera."""
     loss = config.sparsity * losses.sparsity_loss(render.opacity) + config.opaque * losses.opaque_loss(render.opacity)
     seen = render.samples

@@ -94,9 +94,7 @@ class Supervision:
             loss = loss + weights.normal * losses.normal_loss(normal, targets.normal, targets.inside)
         return loss
 
-    def novel_views(
-        self, config: GuidanceConfig, step: int, fraction: float, generator: torch.Generator
-    ) -> Cameras:
+    def novel_views(self, config: GuidanceConfig, step: int, fraction: float, generator: torch.Generator) -> Cameras:
         """The cameras of one guidance step: paired and stratified, or the paper's independent ones.
 
         They are progressive early on.
@@ -106,7 +104,12 @@ class Supervision:
         reference = self.reference.elevation
         if config.views == "stratified":
             angles = stratified_views(
-                config.batch, step, elevation=elevation, spread=spread, reference_elevation=reference, generator=generator
+                config.batch,
+                step,
+                elevation=elevation,
+                spread=spread,
+                reference_elevation=reference,
+                generator=generator,
             )
         else:
             angles = random_views(
@@ -125,9 +128,7 @@ class Supervision:
         content: Content = "rgba",
     ) -> tuple[Float[Tensor, ""], Distillation | None]:
         """lambda_3d L_3d + lambda_2d L_2d on rendered novel views; also the last opinion, for previews."""
-        condition = ViewCondition(
-            self.picture, self.reference.elevation, cameras.elevation, cameras.azimuth, content
-        )
+        condition = ViewCondition(self.picture, self.reference.elevation, cameras.elevation, cameras.azimuth, content)
         loss, opinion = rgba.sum() * 0.0, None
         for prior, weight, cfg_scale in (
             (self.image_prior, config.image_weight, config.image_cfg),
@@ -136,9 +137,7 @@ class Supervision:
             if prior is None or weight <= 0.0 or content not in prior.contents:
                 continue
             t = timesteps(config, prior, len(rgba), fraction, generator)
-            opinion = distill(
-                prior, rgba, condition, t, cfg_scale=cfg_scale, form=config.form, generator=generator
-            )
+            opinion = distill(prior, rgba, condition, t, cfg_scale=cfg_scale, form=config.form, generator=generator)
             loss = loss + weight * opinion.loss
         return loss, opinion
 

@@ -1,7 +1,7 @@
 """The pictures in `examples/`: held-out procedural objects, drawn large from the front.
 
-`python -m dreamcraft3d.training.examples FOLDER` draws them again, bit for bit; `--meshes` writes the objects as GLB, too,
-for `dreamcraft3d evaluate --oracle` and `dreamcraft3d ablate`.
+`python -m dreamcraft3d.training.examples FOLDER` draws them again, bit for bit; `--meshes` writes the objects as GLB,
+too, for `dreamcraft3d evaluate --oracle` and `dreamcraft3d ablate`.
 """
 
 import argparse

@@ -163,4 +163,3 @@ def _side(points: Float[Tensor, "V 2"], a: int, b: int, c: int) -> float:
 def _intersection(a: Float[Tensor, "2"], b: Float[Tensor, "2"]) -> Float[Tensor, ""]:
     """Where the line through a and b meets across = 0."""
     return (a[0] * b[1] - b[0] * a[1]) / (b[1] - a[1])
-
