@@ -93,6 +93,8 @@ def test_a_broken_checkpoint_is_as_good_as_none(tmp_path: Path) -> None:
     checkpoint = tmp_path / "checkpoint"
     checkpoint.write_bytes(b"not a checkpoint")
     events: list[Event] = []
+    assert not StageRun("fit", 3, Progress(), checkpoint).resumes()
+    checkpoint.write_bytes(b"not a checkpoint")
     weights = train(StageRun("fit", 3, Progress((events.append,)), checkpoint))
     assert torch.equal(weights, train(StageRun("fit", 3, Progress())))
     assert any(isinstance(event, Warned) and "checkpoint" in event.text for event in events)

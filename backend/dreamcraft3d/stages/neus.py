@@ -56,8 +56,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
     neus = new_neus(nerf, config, run.generator())
     field, grid = neus.field, neus.grid
     optimiser = torch.optim.Adam(parameter_groups(field, config), betas=(0.9, 0.99), eps=1e-15)
-    started = run.checkpoint is not None and run.checkpoint.exists()
-    if not started:
+    if not run.resumes():
         fit_shape(field, extract_surface(nerf, config), config, run.generator(-2))
     for step in run.steps(config.steps, field=field, grid=grid, optimiser=optimiser):
         fraction, generator = step / config.steps, run.generator(step)

@@ -124,17 +124,27 @@ class StageRun:
             book = torch.tensor([float(step), self.seconds, float(self.evaluations)], dtype=torch.float64)
             save_file({**state, "book": book}, path)
 
-    def _restore(self) -> int:
-        """The step to go on from; a checkpoint that cannot be read is as good as none."""
+    def resumes(self) -> bool:
+        """Whether there is a checkpoint to go on from: what a stage does before its first step is then done already.
+
+        A checkpoint that cannot be read is as good as none; it is removed, with a warning.
+        """
         if self.checkpoint is None or not self.checkpoint.exists():
-            return 0
+            return False
         try:
-            state = load_file(self.checkpoint)
-            step, seconds, evaluations = state.pop("book").tolist()
-            self._load(state)
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            return "book" in load_file(self.checkpoint)
+        except (SafetensorError, OSError) as error:
             self.progress.warn(f"{self.name}: the checkpoint cannot be used ({error}); starting the stage again.")
+            self.checkpoint.unlink(missing_ok=True)
+            return False
+
+    def _restore(self) -> int:
+        """The step to go on from."""
+        if self.checkpoint is None or not self.resumes():
             return 0
+        state = load_file(self.checkpoint)
+        step, seconds, evaluations = state.pop("book").tolist()
+        self._load(state)
         self._before = (seconds, int(evaluations))
         self.progress.note(f"{self.name}: going on from step {int(step)}.")
         return int(step)

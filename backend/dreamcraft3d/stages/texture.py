@@ -55,7 +55,7 @@ def paint_texture(
         eps=1e-15,
         weight_decay=0.0,
     )
-    if run.checkpoint is None or not run.checkpoint.exists():
+    if not run.resumes():
         fit_colours(colour, mesh, initial, config, run.generator(-2))
     topology, normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
     hidden = SurfaceSampler(mesh, unseen_faces(mesh, supervision.camera, config.reference_size))
