@@ -9,10 +9,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dreamcraft3d.config import HashGridConfig
 from dreamcraft3d.kernels.hash_grid import HashGridLayout, hash_encode
 
 HALF_EXTENT = 1.0
 """The scene box is [-R, R]^3 with R = 1: the release's R = 2 left 26/27 of the table unused (issue B16)."""
+
+
+def layout_of(config: HashGridConfig) -> HashGridLayout:
+    """The table layout that a configuration asks for."""
+    return HashGridLayout(
+        levels=config.levels,
+        base_resolution=config.base_resolution,
+        growth=config.growth,
+        log2_table_size=config.log2_table_size,
+    )
 
 
 class HashEncoding(nn.Module):

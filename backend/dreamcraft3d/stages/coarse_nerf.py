@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dreamcraft3d.config import CoarseNerfConfig
 from dreamcraft3d.fields.density_field import DensityField
+from dreamcraft3d.fields.encoding import layout_of
 from dreamcraft3d.functional import losses
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.functional.volume import density_to_alpha
-from dreamcraft3d.kernels.hash_grid import HashGridLayout
 from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.rendering import Render, render_density
 from dreamcraft3d.stages.run import StageRun, descend
@@ -25,6 +25,7 @@ OCCUPANCY_EVERY = 8
 OCCUPANCY_DECAY = 0.6
 """A stage has hundreds of steps here, not thousands: cells are forgotten as fast, and all are asked at each update."""
 HEALTH_EVERY = 20
+"""Even, so that the reference view is there to be looked at."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
                 threshold=0.005,
                 decay=OCCUPANCY_DECAY,
             )
-        on_reference = step % 2 == 0
-        cameras = (
-            supervision.camera
-            if on_reference
-            else supervision.novel_views(config.guidance, step // 2, fraction, generator)
-        )
+        cameras = supervision.alternating_cameras(config.guidance, step, fraction, generator)
         render = render_density(
             field,
             grid,
@@ -71,27 +67,19 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
             normal_epsilon=config.normal_epsilon,
             generator=generator,
         )
-        if on_reference:
-            targets = supervision.targets(size)
-            loss = supervision.reference_loss(render, targets, config.reference, generator)
-        else:
-            loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
+        loss = supervision.alternating_loss(render, cameras, config, step, fraction, generator)
         loss = loss + regularisers(render, config, fraction)
         descend(loss, optimiser)
-        if on_reference and step % HEALTH_EVERY == 0 and fraction > 0.1:
-            check_opacity(run, step, render.opacity, targets.mask, loss)
+        if step % HEALTH_EVERY == 0 and fraction > 0.1:
+            check_opacity(run, step, render.opacity, supervision.targets(size).mask, loss)
+    field.active_levels = int(piecewise_linear(1.0, config.active_levels))
     return nerf
 
 
 def new_coarse_nerf(config: CoarseNerfConfig, generator: torch.Generator) -> CoarseNerf:
     """An untrained field (a soft ball) and an occupancy grid that is full."""
-    layout = HashGridLayout(
-        levels=config.hash_grid.levels,
-        base_resolution=config.hash_grid.base_resolution,
-        growth=config.hash_grid.growth,
-        log2_table_size=config.hash_grid.log2_table_size,
-    )
-    field = DensityField(layout, hidden=config.hash_grid.hidden, generator=generator)
+    field = DensityField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator)
+    field.active_levels = int(piecewise_linear(1.0, config.active_levels))  # what a finished field is read with
     return CoarseNerf(field, OccupancyGrid(config.occupancy_resolution))
 
 

@@ -65,12 +65,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
             grid.update(
                 lambda x: occupancy(field, x, config.step_size), generator=generator, step=0, decay=OCCUPANCY_DECAY
             )
-        on_reference = step % 2 == 0
-        cameras = (
-            supervision.camera
-            if on_reference
-            else supervision.novel_views(config.guidance, step // 2, fraction, generator)
-        )
+        cameras = supervision.alternating_cameras(config.guidance, step, fraction, generator)
         render = render_sdf(
             field,
             grid,
@@ -80,15 +75,11 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
             normal_epsilon=config.normal_epsilon,
             generator=generator,
         )
-        if on_reference:
-            targets = supervision.targets(size)
-            loss = supervision.reference_loss(render, targets, config.reference, generator)
-        else:
-            loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
+        loss = supervision.alternating_loss(render, cameras, config, step, fraction, generator)
         loss = loss + regularisers(field, render, config, generator)
         descend(loss, optimiser)
-        if on_reference and step % HEALTH_EVERY == 0:
-            check_opacity(run, step, render.opacity, targets.mask, loss)
+        if step % HEALTH_EVERY == 0:
+            check_opacity(run, step, render.opacity, supervision.targets(size).mask, loss)
     return neus
 
 

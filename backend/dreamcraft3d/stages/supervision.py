@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreamcraft3d.config import GuidanceConfig, ReferenceWeights
+from dreamcraft3d.config import CoarseNerfConfig, GuidanceConfig, NeusConfig, ReferenceWeights
 from dreamcraft3d.functional import losses
 from dreamcraft3d.functional.cameras import Cameras, orbit
 from dreamcraft3d.functional.schedules import (
@@ -64,8 +64,37 @@ class Supervision:
         """The reference picture as a condition; always the same tensor, so that a prior encodes it once."""
         return self.reference.rgba[None]
 
+    def alternating_cameras(
+        self, config: GuidanceConfig, step: int, fraction: float, generator: torch.Generator
+    ) -> Cameras:
+        """The reference camera in even steps, novel views in odd ones (method section 2.2)."""
+        return self.camera if step % 2 == 0 else self.novel_views(config, step // 2, fraction, generator)
+
+    def alternating_loss(
+        self,
+        render: Render,
+        cameras: Cameras,
+        config: CoarseNerfConfig | NeusConfig,
+        step: int,
+        fraction: float,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """What the picture says of the reference view in even steps, and the priors of novel views in odd ones."""
+        if step % 2 == 0:
+            return self.reference_loss(render, self.targets(render.opacity.shape[-1]), config.reference, generator)
+        return self.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)[0]
+
+    @cached_property
+    def _targets(self) -> dict[int, ReferenceTargets]:
+        return {}
+
     def targets(self, size: int) -> ReferenceTargets:
         """The reference picture and its maps, area-averaged to `size`."""
+        if size not in self._targets:
+            self._targets[size] = self._resized(size)
+        return self._targets[size]
+
+    def _resized(self, size: int) -> ReferenceTargets:
         view = self.reference
         rgba = resize_area(view.rgba[None], size).permute(0, 2, 3, 1)
         mask = rgba[..., 3] > 0.5

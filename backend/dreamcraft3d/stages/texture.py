@@ -8,12 +8,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreamcraft3d.config import TextureConfig
+from dreamcraft3d.fields.encoding import layout_of
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional import losses
 from dreamcraft3d.functional.cameras import Cameras, project
 from dreamcraft3d.functional.mesh import Mesh, face_areas, vertex_normals
 from dreamcraft3d.functional.schedules import piecewise_linear
-from dreamcraft3d.kernels.hash_grid import HashGridLayout
 from dreamcraft3d.kernels.rasterize import edge_topology, rasterize
 from dreamcraft3d.rendering import render_mesh
 from dreamcraft3d.stages.run import StageRun, descend
@@ -85,13 +85,7 @@ def paint_texture(
 
 def new_colour(config: TextureConfig, generator: torch.Generator) -> ColourField:
     """An untrained colour field, finer than the geometry's."""
-    layout = HashGridLayout(
-        levels=config.hash_grid.levels,
-        base_resolution=config.hash_grid.base_resolution,
-        growth=config.hash_grid.growth,
-        log2_table_size=config.hash_grid.log2_table_size,
-    )
-    return ColourField(layout, hidden=config.hash_grid.hidden, generator=generator)
+    return ColourField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator)
 
 
 class SurfaceSampler:
