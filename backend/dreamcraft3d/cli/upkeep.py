@@ -1,0 +1,52 @@
+"""`dreamcraft3d doctor` and `train-prior`: the installation and its prior."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from dreamcraft3d.cli.shell import Json, app, console, failing_politely, finish
+from dreamcraft3d.errors import InputError
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check this machine, and say how to cure what is wrong. Ends with code 2 if something is."""
+    with failing_politely(None, as_json=as_json):
+        from dreamcraft3d.doctor import examine
+
+        checks = examine()
+        colours = {"ok": "green", "warn": "yellow", "fail": "red"}
+        lines = []
+        for check in checks:
+            line = Text.assemble((f"{check.status:5}", colours[check.status]), f"{check.name}: {check.detail}")
+            lines.append(line.append(f" -> {check.cure}", style="dim") if check.cure else line)
+        healthy = all(check.status != "fail" for check in checks)
+        finish({"ok": healthy, "checks": [vars(check) for check in checks]}, as_json=as_json, lines=lines)
+    if not healthy:
+        raise typer.Exit(2)
+
+
+@app.command("train-prior")
+def train_prior(
+    minutes: Annotated[float, typer.Option(min=0.0, help="Training time.")] = 90.0,
+    folder: Annotated[Path | None, typer.Option(help="Where pictures, checkpoints and logs go.")] = None,
+    export: Annotated[Path | None, typer.Option(help="A second place for the weights.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Train the bundled prior on procedural objects."""
+    with failing_politely(folder, as_json=as_json):
+        if device not in ("cpu", "cuda"):
+            raise InputError(f"There is no device '{device}'.", "Choose cpu or cuda.")
+        from dreamcraft3d.training.train import DEFAULT_FOLDER, train
+
+        def show(record: dict[str, Any]) -> None:
+            console.print(json.dumps(record), highlight=False, markup=False, soft_wrap=True)
+
+        place = folder or DEFAULT_FOLDER
+        weights = train(minutes=minutes, resume=not fresh, folder=place, export=export, device=device, on_log=show)
+        finish({"ok": True, "weights": str(weights)}, as_json=as_json, lines=[str(weights)])
