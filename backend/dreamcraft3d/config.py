@@ -84,6 +84,8 @@ class ReferenceConfig(Record):
     """normal map of the same size as the input, in view space"""
     normal_axes: Literal["opengl", "directx", "omnidata"] = "opengl"
     """opengl: x right, y up, z to the viewer; directx: y down; omnidata: files of the official preprocessing script"""
+    estimate: bool = True
+    """let the prior guess the depth and the normals that are not given, if it can"""
 
 
 class ReferenceWeights(Record):

@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ from dreamcraft3d.evaluation.render import render_textured
 from dreamcraft3d.evaluation.turntable import turntable
 from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
-from dreamcraft3d.priors.base import DiffusionPrior
+from dreamcraft3d.priors.base import DiffusionPrior, SurfaceEstimator
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import new_coarse_nerf, train_coarse_nerf
@@ -77,7 +77,28 @@ def generate(picture: Path, config: GenerateConfig, workspace: Workspace, progre
     with workspace:
         reference = load_reference(picture, config.reference)
         save_reference(reference, workspace)
-        return run_stages(reference, load_priors(config), config, workspace, progress)
+        priors = load_priors(config)
+        return run_stages(with_estimates(reference, priors[0], config), priors, config, workspace, progress)
+
+
+def with_estimates(reference: ReferenceView, prior: DiffusionPrior | None, config: GenerateConfig) -> ReferenceView:
+    """The reference with the depth and normals that it lacks, as far as the prior can estimate them."""
+    estimator: object = prior
+    if not config.reference.estimate or not isinstance(estimator, SurfaceEstimator):
+        return reference
+    estimate = estimator.estimate(reference.rgba[None], reference.elevation)
+    size, inside = reference.rgba.shape[0], reference.mask[..., None]
+    depth, normal = (
+        torch.nn.functional.interpolate(image, (size, size), mode="bilinear")[0].permute(1, 2, 0).cpu() * inside
+        for image in (estimate.depth, estimate.normal)
+    )
+    return replace(
+        reference,
+        depth=depth[..., 0] if reference.depth is None else reference.depth,
+        normal=torch.nn.functional.normalize(normal, dim=-1, eps=1e-6)
+        if reference.normal is None
+        else reference.normal,
+    )
 
 
 def load_priors(config: GenerateConfig) -> tuple[DiffusionPrior | None, DiffusionPrior | None]:

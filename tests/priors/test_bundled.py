@@ -9,13 +9,15 @@ import torch
 from dreamcraft3d.errors import DreamCraftError
 from dreamcraft3d.functional.diffusion import add_noise, noise_to_x0
 from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition
-from dreamcraft3d.priors.bundled import BundledNetwork, BundledPrior, pose_vector
+from dreamcraft3d.priors.bundled import BundledPrior
+from dreamcraft3d.priors.network import BundledNetwork, pose_vector
+from dreamcraft3d.priors.sampling import sample
 from dreamcraft3d.training.train import write_weights
 
 
 def tiny_network() -> BundledNetwork:
     torch.manual_seed(1)
-    return BundledNetwork(channels=(32, 32), features=16, encoder_width=16, embedding=32)
+    return BundledNetwork(channels=(32, 32), widths=(16, 16, 32), planes=6, features=2, embedding=32)
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def test_pose_vector_is_periodic_and_tells_left_from_right() -> None:
 
 
 def test_samples_are_pictures_and_repeatable(prior: BundledPrior) -> None:
-    first, second = (prior.sample(condition(), steps=2, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    first, second = (sample(prior, condition(), steps=2, generator=torch.Generator().manual_seed(0)) for _ in range(2))
     assert first.shape == (2, 64, 64, 4)
     assert 0.0 <= float(first.min()) <= float(first.max()) <= 1.0
     assert torch.equal(first, second)

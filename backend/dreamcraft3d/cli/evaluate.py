@@ -1,7 +1,7 @@
 """`dreamcraft3d evaluate`, `ablate` and `bench`: measuring."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,12 +19,19 @@ from dreamcraft3d.cli.shell import (
     failing_politely,
     finish,
 )
+from dreamcraft3d.errors import InputError
 from dreamcraft3d.terminal import reporting
 
+evaluations = typer.Typer(
+    help="Score runs and priors against known answers.", invoke_without_command=True, no_args_is_help=True
+)
+app.add_typer(evaluations, name="evaluate")
 
-@app.command()
+
+@evaluations.callback()
 def evaluate(
-    oracle: Annotated[Path, typer.Option(metavar="MESH", help="The mesh to be found.", show_default=False)],
+    context: typer.Context,
+    oracle: Annotated[Path | None, typer.Option(metavar="MESH", help="The mesh to be found.")] = None,
     preset: Preset = "oracle",
     seed: Seed = None,
     elevation: Elevation = None,
@@ -32,9 +39,13 @@ def evaluate(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Run all stages against a prior that knows the answer, and score the result."""
-    folder = out or Path("out") / f"oracle-{oracle.stem}"
+    """Run all stages against a prior that knows the answer (--oracle MESH), or one of the commands below."""
+    if context.invoked_subcommand is not None:
+        return
+    folder = out or Path("out") / f"oracle-{oracle.stem if oracle else ''}"
     with failing_politely(folder, as_json=as_json):
+        if oracle is None:
+            raise InputError("Nothing to evaluate.", "Give --oracle MESH, or see `dreamcraft3d evaluate --help`.")
         config = configured(preset, settings, {"seed": seed, "reference.elevation": elevation})
         check_file(oracle)
         from dreamcraft3d.evaluation.oracle import evaluate_oracle
@@ -44,6 +55,87 @@ def evaluate(
         scores = report["scores"]
         lines = [str(folder / "result.glb"), *(f"{name}: {value:.4g}" for name, value in scores.items())]
         finish({"ok": True, "out": str(folder), "report": report}, as_json=as_json, lines=lines)
+
+
+@evaluations.command("prior")
+def evaluate_prior(
+    weights: Annotated[Path | None, typer.Option(help="Another weights file than the package's.")] = None,
+    objects: Annotated[int, typer.Option(min=1, max=1000, help="Held-out objects, four unseen views each.")] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of sampling.")] = 20,
+    cfg_scale: Annotated[float, typer.Option(help="Guidance scale of sampling.")] = 1.0,
+    sheet: Annotated[Path | None, typer.Option(help="Where a sheet of samples (PNG) goes.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare pictures drawn from the prior with the truth, on objects that it has never seen."""
+    with failing_politely(None, as_json=as_json):
+        if weights is not None:
+            check_file(weights)
+        from dreamcraft3d.priors.bundled import BundledPrior
+        from dreamcraft3d.training.report import held_out_figures, sample_sheet
+
+        prior = BundledPrior.load(weights)
+        figures = held_out_figures(prior, range(objects), steps=steps, cfg_scale=cfg_scale)
+        if sheet is not None:
+            sample_sheet(prior, sheet, steps=steps)
+        lines = [f"{'':16} PSNR dB    IoU"]
+        lines += [f"{name:16} {score.psnr:7.2f} {score.iou:6.3f}" for name, score in figures.items()]
+        scores = {name: vars(score) for name, score in figures.items()}
+        finish({"ok": True, "objects": objects, "figures": scores}, as_json=as_json, lines=lines)
+
+
+@evaluations.command("objects")
+def evaluate_objects(
+    meshes: Annotated[list[Path] | None, typer.Argument(help="Meshes whose front picture is given.")] = None,
+    held_out: Annotated[str, typer.Option(metavar="A-B", help="Seeds of held-out procedural objects.")] = "",
+    preset: Preset = "preview",
+    settings: Settings = [],  # noqa: B006
+    compare: Annotated[
+        Literal["both", "with", "without"], typer.Option(help="With the prior, without it, or both.")
+    ] = "both",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/objects"),
+    as_json: Json = False,
+) -> None:
+    """Reconstruct known objects from one picture each, with the prior and without, and print a table."""
+    with failing_politely(None, as_json=as_json):
+        for mesh in meshes or []:
+            check_file(mesh)
+        seeds = seeds_of(held_out)
+        if not meshes and not seeds:
+            raise InputError("No object to reconstruct.", "Name meshes, or seeds with --held-out 0-11.")
+        config = configured(preset, settings, {})
+        from dreamcraft3d.evaluation.reconstruction import (
+            objects_from,
+            reconstruct,
+            reconstruction_table,
+            variants,
+        )
+        from dreamcraft3d.progress import Progress
+
+        configs = variants(config, with_prior=compare != "without", without=compare != "with")
+        rows = []
+        for row in reconstruct(objects_from(meshes or [], seeds), configs, out, Progress()):
+            rows.append(row)
+            note = f"{row.object} {row.variant}: IoU {row.unseen_iou:.3f}, {row.unseen_psnr:.2f} dB"
+            console.print(note, highlight=False, markup=False)
+        lines = reconstruction_table(rows).splitlines()
+        finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
+
+
+def seeds_of(text: str) -> list[int]:
+    """The numbers of "3,7-9": 3, 7, 8, 9.
+
+    Raises:
+        InputError: anything else, or a seed that is not held out.
+    """
+    seeds: list[int] = []
+    for piece in filter(None, (part.strip() for part in text.split(","))):
+        first, dash, last = piece.partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"'{piece}' is not a seed or a range of seeds.", "Write for example --held-out 0-11.")
+        seeds += range(int(first), int(last or first) + 1)
+    if any(seed >= 1000 for seed in seeds):
+        raise InputError("Seeds from 1000 on are trained on.", "Choose seeds below 1000.")
+    return seeds
 
 
 @app.command()

@@ -5,7 +5,7 @@ x_t = sqrt(alphabar_t) x + sqrt(1 - alphabar_t) eps (method section 6).
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -61,6 +61,24 @@ class DiffusionPrior(Protocol):
         self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, " B"], condition: ViewCondition, *, cfg_scale: float
     ) -> Float[Tensor, "B C h w"]:
         """eps_hat = eps_uncond + cfg_scale (eps_cond - eps_uncond), without gradient."""
+        ...
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Depth along the camera axis and unit view-space normals (x right, y up, z to the viewer) of pictures."""
+
+    depth: Float[Tensor, "B 1 H W"]
+    normal: Float[Tensor, "B 3 H W"]
+
+
+@runtime_checkable
+class SurfaceEstimator(Protocol):
+    """What guesses the visible surface of a picture, for the depth and normal losses of the reference view."""
+
+    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float) -> Estimate:
+        """Depth and normals of a premultiplied picture taken at an elevation (radians), at any resolution; without
+        gradient, and without meaning where the picture is transparent."""
         ...
 
 

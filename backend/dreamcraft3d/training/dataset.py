@@ -2,9 +2,10 @@
 on disk.
 
 A shard holds OBJECTS consecutive seeds: `views-*.npy` (N x V x 64 x 64 x 4, premultiplied RGBA; view 0 is the
-reference) and `poses-*.npy` (N x V x 2: elevation, azimuth in radians). Shards are memory-mapped, so a large world
-costs no memory; they are written under a temporary name and renamed, poses last: a shard with poses is complete.
-Several processes may add shards.
+reference), `depth-*.npy` (N x V x 64 x 64, 0 on the background), `normals-*.npy` (N x 64 x 64 x 3, of the reference
+view) and `poses-*.npy` (N x V x 2: elevation, azimuth in radians). Shards are memory-mapped, so a large world costs no
+memory; files are written under a temporary name and renamed, poses last: a shard with poses is complete. Several
+processes may add shards.
 """
 
 import logging
@@ -13,6 +14,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,58 +22,75 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamcraft3d.functional.cameras import orbit
-from dreamcraft3d.training.render import render_rgba
-from dreamcraft3d.training.shapes import HELD_OUT, WORLD_VERSION, make_object
+from dreamcraft3d.functional.cameras import DISTANCE, orbit
+from dreamcraft3d.training.render import render_views
+from dreamcraft3d.training.shapes import HELD_OUT, STREAM, WORLD_VERSION, make_object
 
 logger = logging.getLogger(__name__)
 
 SIZE = 64
 OBJECTS = 256  # per shard
-VIEWS = 7  # per object, the reference among them
+VIEWS = 8  # per object, the reference among them
 ELEVATIONS = (math.radians(-10.0), math.radians(45.0))
-FRONT_SHARE = 0.07  # of training targets that are the reference view itself
+FILES = ("views", "depth", "normals", "poses")  # poses last: they complete a shard
+NEAR, FAR = DISTANCE - 1.0, DISTANCE + 1.0  # what the 255 levels of stored depth stand for
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One object as it is stored, V views of H x W pixels; `poses` are (elevation, azimuth), radians."""
+
+    views: UInt8[Tensor, "V H W 4"]
+    depth: UInt8[Tensor, "V H W"]
+    normals: UInt8[Tensor, "H W 3"]
+    poses: Float[Tensor, "V 2"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B training examples: reference and wanted picture, premultiplied RGBA in [0,1].
+    """Training examples of B objects, T wanted views each; pictures are premultiplied RGBA in [0,1].
 
-    `pose` is (elevation, azimuth relative to the reference, elevation of the reference), radians.
+    `pose` is (elevation, azimuth relative to the reference, elevation of the reference), radians. `depth` is measured
+    along the camera axis, 0 on the background. `normal` (unit, view space: x right, y up, z to the viewer) and
+    `reference_depth` belong to the reference view.
     """
 
     reference: Float[Tensor, "B 4 H W"]
-    target: Float[Tensor, "B 4 H W"]
-    pose: Float[Tensor, "B 3"]
+    reference_depth: Float[Tensor, "B 1 H W"]
+    normal: Float[Tensor, "B 3 H W"]
+    target: Float[Tensor, "B T 4 H W"]
+    depth: Float[Tensor, "B T 1 H W"]
+    pose: Float[Tensor, "B T 3"]
 
 
-def draw_object(
-    seed: int, *, views: int = VIEWS, size: int = SIZE, supersampling: int = 3
-) -> tuple[UInt8[Tensor, "V H W 4"], Float[Tensor, "V 2"]]:
+def draw_object(seed: int, *, views: int = VIEWS, size: int = SIZE, supersampling: int = 3) -> Drawn:
     """Pictures and poses of one seed; azimuths are stratified, elevations uniform, both fixed by the seed."""
-    rng = np.random.default_rng([WORLD_VERSION, seed, views])
+    rng = np.random.default_rng([STREAM, seed, views])
     thing = make_object(seed)
     bins = np.arange(views - 1) + rng.uniform(0.0, 1.0, views - 1)
     azimuth = np.concatenate([[0.0], bins * (2.0 * np.pi / max(views - 1, 1)) - np.pi])
     elevation = np.concatenate([[thing.elevation], rng.uniform(*ELEVATIONS, views - 1)])
     poses = torch.as_tensor(np.stack([elevation, azimuth], axis=1), dtype=torch.float32)
-    rgba = render_rgba(thing.solid, orbit(poses[:, 0], poses[:, 1]), size=size, supersampling=supersampling)
-    return (rgba * 255.0 + 0.5).to(torch.uint8), poses
+    cameras = orbit(poses[:, 0], poses[:, 1])
+    drawn = render_views(thing.solid, cameras, size=size, supersampling=supersampling)
+    levels = ((drawn.depth[..., 0] - NEAR) / (FAR - NEAR) * 254.0 + 1.5).clamp(1.0, 255.0)
+    depth = torch.where(drawn.rgba[..., 3] > 0.0, levels, 0.0).to(torch.uint8)
+    normals = drawn.normals[0] @ cameras.c2w[0, :3, :3]
+    return Drawn(_to_bytes(drawn.rgba), depth, _to_bytes(0.5 * normals + 0.5), poses)
 
 
 def write_shard(folder: Path, index: int, *, objects: int = OBJECTS, views: int = VIEWS) -> bool:
     """Draws the seeds HELD_OUT + index * objects ... and saves them; false where the shard exists already."""
-    pictures, poses = (folder / f"{name}-{index:05d}.npy" for name in ("views", "poses"))
-    if poses.exists():
+    if (folder / f"poses-{index:05d}.npy").exists():
         return False
     folder.mkdir(parents=True, exist_ok=True)
     first = HELD_OUT + index * objects
     drawn = [draw_object(seed, views=views) for seed in range(first, first + objects)]
-    for path, tensors in ((pictures, [d[0] for d in drawn]), (poses, [d[1] for d in drawn])):
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    for name in FILES:
+        temporary = folder / f"{name}-{index:05d}.{os.getpid()}.tmp"
         with temporary.open("wb") as file:
-            np.save(file, torch.stack(tensors).numpy())
-        temporary.replace(path)
+            np.save(file, torch.stack([getattr(d, name) for d in drawn]).numpy())
+        temporary.replace(folder / f"{name}-{index:05d}.npy")
     logger.info("shard %d: %d objects, %d views each", index, objects, views)
     return True
 
@@ -92,42 +111,33 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._names: list[str] = []
-        self._views: list[NDArray[np.uint8]] = []
-        self._poses: list[NDArray[np.float32]] = []
+        self._shards: dict[str, dict[str, NDArray[Any]]] = {}
         self.refresh()
-        if not self._views:
+        if not self._shards:
             raise FileNotFoundError(f"no training pictures in {folder}")
 
     def __len__(self) -> int:
-        return sum(len(poses) for poses in self._poses)
+        return sum(len(shard["poses"]) for shard in self._shards.values())
 
     def refresh(self) -> None:
         """Takes in the shards that were finished since."""
         for path in sorted(self._folder.glob("poses-*.npy")):
-            if path.name not in self._names:
-                self._names.append(path.name)
-                self._poses.append(np.load(path))
-                self._views.append(np.load(path.with_name(path.name.replace("poses", "views")), mmap_mode="r"))
+            if path.name not in self._shards:
+                files = {name: path.with_name(path.name.replace("poses", name)) for name in FILES}
+                self._shards[path.name] = {name: np.load(file, mmap_mode="r") for name, file in files.items()}
 
-    def batch(self, size: int, generator: torch.Generator) -> Batch:
-        """Random objects, a random wanted view of each, mirrored and with permuted colour channels at random."""
-        draw = torch.rand(size, 5, generator=generator).numpy()
-        references: list[Tensor] = []
-        targets: list[Tensor] = []
-        poses = []
-        for shard, item, view, front, mirror in draw:
-            k = int(shard * len(self._views))
-            pictures, pose = self._views[k], self._poses[k]
-            n = int(item * len(pose))
-            v = 0 if front < FRONT_SHARE else 1 + int(view * (pose.shape[1] - 1))
-            elevation, azimuth = pose[n, v]
-            flip = mirror < 0.5
-            order = [*torch.randperm(3, generator=generator).tolist(), 3]
-            for pile, picture in ((references, pictures[n, 0]), (targets, pictures[n, v])):
-                pile.append(torch.from_numpy((picture[:, ::-1] if flip else picture)[..., order].copy()))
-            poses.append((elevation, -azimuth if flip else azimuth, pose[n, 0, 0]))
-        return Batch(_to_float(references), _to_float(targets), torch.tensor(np.asarray(poses), dtype=torch.float32))
+    def batch(self, objects: int, generator: torch.Generator, *, targets: int = 1) -> Batch:
+        """Random objects and `targets` different views of each (sometimes the reference among them), mirrored and with
+        permuted colour channels at random."""
+        shards = list(self._shards.values())
+        rows = []
+        for shard, item, mirror in torch.rand(objects, 3, generator=generator).tolist():
+            files = shards[int(shard * len(shards))]
+            n = int(item * len(files["poses"]))
+            views = torch.randperm(files["poses"].shape[1], generator=generator)[:targets].tolist()
+            order = torch.randperm(3, generator=generator).tolist()
+            rows.append(_example({name: file[n] for name, file in files.items()}, views, order, mirror < 0.5))
+        return Batch(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
 def held_out(seeds: Iterable[int], *, views: int = VIEWS) -> list[Batch]:
@@ -136,12 +146,28 @@ def held_out(seeds: Iterable[int], *, views: int = VIEWS) -> list[Batch]:
     for seed in seeds:
         if seed >= HELD_OUT:
             raise ValueError(f"seed {seed} belongs to the training set; held-out seeds are below {HELD_OUT}")
-        pictures, poses = draw_object(seed, views=views)
-        images = _to_float(list(pictures))
-        pose = torch.cat([poses[1:], poses[:1, :1].expand(views - 1, 1)], dim=1)
-        batches.append(Batch(images[:1].expand(views - 1, -1, -1, -1), images[1:], pose))
+        drawn = {name: tensor.numpy() for name, tensor in vars(draw_object(seed, views=views)).items()}
+        row = _example(drawn, list(range(1, views)), [0, 1, 2], mirror=False)
+        batches.append(Batch(*(tensor[None] for tensor in row)))
     return batches
 
 
-def _to_float(pictures: list[Tensor]) -> Float[Tensor, "B 4 H W"]:
-    return torch.stack(pictures).permute(0, 3, 1, 2).float() / 255.0
+def _example(drawn: dict[str, NDArray[Any]], views: list[int], order: list[int], mirror: bool) -> tuple[Tensor, ...]:
+    """The fields of a `Batch` of one object: the given views, colour channels in the given order."""
+    picked = [0, *views]
+    rgba = torch.from_numpy(drawn["views"][picked][..., [*order, 3]]).permute(0, 3, 1, 2).float() / 255.0
+    levels = torch.from_numpy(drawn["depth"][picked])[:, None].float()
+    depth = torch.where(levels > 0.0, NEAR + (levels - 1.0) / 254.0 * (FAR - NEAR), 0.0)
+    normal = torch.from_numpy(np.array(drawn["normals"])).permute(2, 0, 1).float() / 127.5 - 1.0
+    normal = torch.nn.functional.normalize(normal, dim=0) * (rgba[0, 3:] > 0.0)
+    poses = torch.from_numpy(np.array(drawn["poses"]))
+    pose = torch.cat([poses[views], poses[:1, :1].expand(len(views), 1)], dim=1)
+    if mirror:
+        rgba, depth = rgba.flip(-1), depth.flip(-1)
+        normal = normal.flip(-1) * torch.tensor([-1.0, 1.0, 1.0])[:, None, None]
+        pose = pose * torch.tensor([1.0, -1.0, 1.0])
+    return rgba[0], depth[0], normal, rgba[1:], depth[1:], pose
+
+
+def _to_bytes(share: Tensor) -> UInt8[Tensor, "..."]:
+    return (share * 255.0 + 0.5).to(torch.uint8)

@@ -129,6 +129,7 @@ def robot(s: Sculptor) -> None:
         at=(0, 0, 0.45 + h),
         size=(min(hw, d * 1.1), hw, h),
     )
+    s.rod(Paint((0.3, 0.3, 0.32)), sides=10, at=(0, 0, 0.44), size=(0.4 * d, 0.4 * d, 0.08))
     front = min(hw, d * 1.1)
     s.ball(s.any_colour(), at=(front, 0.45 * hw, 0.5 + h), size=0.07, mirror=True)
     s.box(s.grey(0.2), at=(front, 0, 0.4 + 0.6 * h), size=(0.03, 0.5 * hw, 0.03))
