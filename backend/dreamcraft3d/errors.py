@@ -10,6 +10,7 @@ from typing import ClassVar
 __all__ = [
     "Cancelled",
     "ConfigError",
+    "DownloadError",
     "DreamCraftError",
     "InputError",
     "MissingDependencyError",
@@ -51,6 +52,10 @@ class WorkspaceBusyError(OutputError):
 
 class MissingDependencyError(DreamCraftError):
     """An optional package or a model file that this request needs is not on this machine."""
+
+
+class DownloadError(DreamCraftError):
+    """A model cannot be loaded from the hub: no connection, no permission, a damaged file."""
 
 
 class ObjectLost(DreamCraftError):  # noqa: N818 - the name says what happened
