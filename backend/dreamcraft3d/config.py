@@ -26,6 +26,7 @@ __all__ = [
     "GuidanceConfig",
     "HashGridConfig",
     "NeusConfig",
+    "PriorsConfig",
     "ReferenceConfig",
     "ReferenceWeights",
     "Schedule",
@@ -53,6 +54,10 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Size = Annotated[int, Field(ge=8, le=4096)]
 Schedule = Finite | Annotated[tuple[Point, ...], Field(min_length=1), AfterValidator(_ordered)]
 """A number, or (fraction of the stage, value) points; read by ``functional.schedules.piecewise_linear``."""
+
+
+GUIDED_STAGES = ("coarse_nerf", "neus", "geometry", "texture")
+"""Stages that ask the priors, in order."""
 
 
 class Record(BaseModel):
@@ -289,6 +294,19 @@ class ExportConfig(Record):
     """time limit of the unwrap; then a simpler one is used"""
 
 
+class PriorsConfig(Record):
+    """Which pretrained networks judge the renders: "bundled", "none", a model of the catalogue, or a folder."""
+
+    view: str = "bundled"
+    """3D-aware prior, which knows the object from a relative camera"""
+    image: str = "none"
+    """2D prior of the NeRF, NeuS and geometry stages"""
+    texture: str = "none"
+    """2D prior of the texture stage"""
+    offload: bool = False
+    """keep the networks in main memory and bring each to the card only while it works; slower, needs least memory"""
+
+
 class GenerateConfig(Record):
     """A whole run."""
 
@@ -298,6 +316,7 @@ class GenerateConfig(Record):
     """same seed, same result"""
     prior: Literal["bundled"] = "bundled"
     """the pretrained network that judges novel views"""
+    priors: PriorsConfig = PriorsConfig()
     oracle_size: Size = 64
     """side of the pictures of the exact prior in `evaluate --oracle`"""
     reference: ReferenceConfig = ReferenceConfig()
@@ -306,6 +325,23 @@ class GenerateConfig(Record):
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
     export: ExportConfig = ExportConfig()
+
+    def priors_of(self, stage: str) -> tuple[str | None, str | None]:
+        """(3D-aware prior, 2D prior) that a stage asks: only those with a weight above zero.
+
+        >>> GenerateConfig().priors_of("texture")
+        ('bundled', None)
+        """
+        guidance: GuidanceConfig = getattr(self, stage).guidance
+        image = self.priors.texture if stage == "texture" else self.priors.image
+        named = ((self.priors.view, guidance.view_weight), (image, guidance.image_weight))
+        view, image_prior = (name if name != "none" and weight > 0.0 else None for name, weight in named)
+        return view, image_prior
+
+    def prior_names(self) -> tuple[str, ...]:
+        """All priors that the run asks, each once, in the order of the stages."""
+        names = [name for stage in GUIDED_STAGES for name in self.priors_of(stage)]
+        return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
