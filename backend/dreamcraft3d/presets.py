@@ -2,7 +2,7 @@
 
 `preview` fits two CPU cores and the bundled prior; `oracle` is for the exact prior of `evaluate`, which never errs
 and so needs no guidance scale; `paper` keeps the published schedule as the control of our changes (method sections
-7-11).
+7-11), and `balanced` and `fast` shorten it for smaller cards (section 18). What those three need: `dreamcraft3d plan`.
 """
 
 import difflib
@@ -86,7 +86,7 @@ def paper() -> dict[str, Any]:
     """The release's schedule: 5000 steps a stage, one random view a step, the SDS gradient, random noise levels.
 
     Its losses are sums over the prior's pixels, ours are means: its weights of 0.1 become 0.1 times 4096 (Zero123's
-    latents) and 0.1 times 12288 (IF's pixels).
+    latents) and 0.1 times 12288 (IF's pixels), its 0.01 of the texture stage 0.01 times 16384 (SD's latents).
     """
     guidance = {
         "batch": 1,
@@ -135,13 +135,61 @@ def paper() -> dict[str, Any]:
         "texture.lr_decay": 1.0,
         "texture.guidance.t_low": 0.05,
         "texture.guidance.t_high": ((0.0, 0.5), (1.0, 0.2)),
+        "texture.guidance.view_weight": 0.0,
+        "texture.guidance.image_weight": 163.84,
+        "texture.guidance.image_cfg": 2.0,
+        "priors.view": "zero123-xl",
+        "priors.image": "deepfloyd-if-xl",
+        "priors.texture": "stable-diffusion-2-1-base",
         "reference.size": 1024,
         "export.target_faces": 50_000,
         "export.texture_size": 2048,
     }
 
 
-PRESETS: dict[str, Callable[[], dict[str, Any]]] = {"preview": preview, "oracle": oracle, "paper": paper}
+def balanced() -> dict[str, Any]:
+    """The paper's schedule at half its length and size, with the smaller 2D prior: cards of 12 to 16 GB."""
+    return {
+        **paper(),
+        "priors.image": "deepfloyd-if-l",
+        "coarse_nerf.steps": 2500,
+        "coarse_nerf.render_size": ((0.0, 96), (0.6, 96), (0.6, 192)),
+        "neus.steps": 1500,
+        "neus.render_size": 192,
+        "geometry.steps": 1500,
+        "geometry.render_size": 512,
+        "texture.steps": 3000,
+        "texture.reference_size": 768,
+        "reference.size": 768,
+        "export.target_faces": 30_000,
+    }
+
+
+def fast() -> dict[str, Any]:
+    """Shape from the 3D-aware prior alone, and short stages: cards of 8 to 10 GB, and commercial use."""
+    return {
+        **paper(),
+        "priors.image": "none",
+        "coarse_nerf.steps": 2000,
+        "coarse_nerf.render_size": ((0.0, 64), (0.6, 64), (0.6, 128)),
+        "neus.steps": 1000,
+        "neus.render_size": 128,
+        "geometry.steps": 500,
+        "geometry.render_size": 512,
+        "texture.steps": 2000,
+        "texture.reference_size": 512,
+        "reference.size": 512,
+        "export.target_faces": 20_000,
+    }
+
+
+PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
+    "preview": preview,
+    "fast": fast,
+    "balanced": balanced,
+    "paper": paper,
+    "oracle": oracle,
+}
 
 
 def configure(preset: str = "preview", settings: Mapping[str, Any] | None = None) -> GenerateConfig:

@@ -24,7 +24,7 @@ from dreamcraft3d.priors.models import HOME_VARIABLE, Licence, entry, home, inst
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.workspace import atomic_path
 
-__all__ = ["accept_licence", "import_folder", "intact", "licence_accepted", "locked", "remove", "verify"]
+__all__ = ["accept_licence", "forget", "import_folder", "intact", "licence_accepted", "locked", "remove", "verify"]
 
 ACCEPTED = "licences.json"
 
@@ -148,6 +148,13 @@ def _take(source: Path, folder: Path, path: str, progress: Progress) -> ModelFil
         with atomic_path(target) as temporary:
             shutil.copyfile(origin, temporary)
     return file
+
+
+def forget(name: str, paths: list[str]) -> None:
+    """Deletes single files of a model, so that `downloads.download` brings them again."""
+    with locked(name) as folder:
+        for path in paths:
+            (folder / path).unlink(missing_ok=True)
 
 
 def remove(name: str) -> int:

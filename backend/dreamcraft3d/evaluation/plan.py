@@ -1,0 +1,205 @@
+"""What a run will need before it starts: memory of the card per stage, evaluations of the priors, downloads.
+
+Weights are counted in the real configurations of the networks, activations in runs of these networks without data
+(`priors.footprint`) and of the scene at small sizes (`evaluation.scene_footprint`). Not measured are what the card's
+libraries take and what the allocator wastes; `CONTEXT` and `WASTE` stand for them.
+"""
+
+from dataclasses import dataclass, field
+from functools import cache
+
+import torch
+
+from dreamcraft3d.config import GUIDED_STAGES, GenerateConfig
+from dreamcraft3d.evaluation.scene_footprint import SceneBytes, scene_bytes
+from dreamcraft3d.priors import footprint
+from dreamcraft3d.priors.base import ViewCondition
+from dreamcraft3d.priors.bundled import BundledPrior
+from dreamcraft3d.priors.models import Entry, catalogue, installed
+
+__all__ = ["Plan", "StagePlan", "TextureMemory", "make_plan", "texture_memory"]
+
+CONTEXT = 600_000_000
+"""Assumed bytes of the CUDA context and its libraries."""
+WASTE = 1.15
+"""Assumed factor of the allocator's rounding, on everything that comes and goes."""
+ADAM = 4 * 4
+"""Bytes per trained parameter: itself, its gradient and two moments in fp32."""
+RANKS = (16, 4)
+"""Ranks of the adapters of bootstrapped score distillation: personalised prior, variational score."""
+CAMERA_EMBEDDERS = 2 * (16 * 1280 + 1280 + 1280 * 1280 + 1280)
+"""Parameters of the adapters' camera embedding (16 -> 1280 -> 1280), once per adapter."""
+FULL_COPIES = 4
+"""U-Nets that the released code holds in its texture stage."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Bytes on the card in one stage, and images sent through the priors' networks.
+
+    `weights`: of the priors of this stage (the others are in main memory). `training`: adapters with their optimiser.
+    `priors`: activations of the priors. `scene`: fields, optimiser and renders.
+    """
+
+    stage: str
+    models: tuple[str, ...]
+    weights: int
+    training: int
+    priors: int
+    scene: int
+    evaluations: int
+
+    @property
+    def peak(self) -> int:
+        """Everything together, with the assumed context and waste."""
+        return round(CONTEXT + self.weights + self.training + WASTE * (self.priors + self.scene))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages; `encoders`: bytes of the largest text encoder (used once, then freed); `download`: bytes to come."""
+
+    preset: str
+    stages: tuple[StagePlan, ...]
+    encoders: int
+    download: int
+    missing: tuple[str, ...]
+    unknown: tuple[str, ...] = field(default=())
+
+    @property
+    def peak(self) -> int:
+        return max(stage.peak for stage in self.stages)
+
+    @property
+    def evaluations(self) -> int:
+        return sum(stage.evaluations for stage in self.stages)
+
+
+@dataclass(frozen=True)
+class TextureMemory:
+    """Bytes of parameters and optimiser state in the texture stage: ours, and with `FULL_COPIES` trained fully."""
+
+    ours: int
+    full_copies: int
+
+
+def make_plan(config: GenerateConfig) -> Plan:
+    """The plan of a configuration; takes a few seconds."""
+    scene = scene_bytes(config)
+    stages = tuple(_stage(config, stage, scene[stage]) for stage in GUIDED_STAGES)
+    names = config.prior_names()
+    entries = [catalogue()[name] for name in names if name in catalogue()]
+    missing = [model for model in entries if installed(model.name) is None]
+    return Plan(
+        config.preset,
+        stages,
+        encoders=max((_text_encoder(model) for model in entries), default=0),
+        download=sum(model.size for model in missing),
+        missing=tuple(model.name for model in missing),
+        unknown=tuple(name for name in names if name != "bundled" and name not in catalogue()),
+    )
+
+
+def texture_memory(name: str = "stable-diffusion-2-1-base") -> TextureMemory:
+    """Parameters and optimiser state of the texture stage with a catalogue model, without activations and scene."""
+    model = catalogue()[name]
+    unet = footprint.weights(model.networks["unet"])
+    vae = footprint.weights(model.networks["vae"])
+    half_adam = 3 * unet  # gradient and two moments, in half precision like its weights
+    return TextureMemory(unet + vae + _training(model), FULL_COPIES * unet + 2 * half_adam + vae)
+
+
+def _stage(config: GenerateConfig, stage: str, scene: SceneBytes) -> StagePlan:
+    view, image = config.priors_of(stage)
+    known = [catalogue()[name] for name in (view, image) if name is not None and name in catalogue()]
+    trains = stage == "texture" and image in catalogue()
+    batch = getattr(config, stage).guidance.batch
+    bundled = _bundled(batch) if "bundled" in (view, image) else 0
+    encoders = sum(_encoding(model, batch) for model in known)
+    thinking = max((_thinking(model, batch, trains=trains and model.name == image) for model in known), default=0)
+    return StagePlan(
+        stage,
+        tuple(name for name in (view, image) if name is not None),
+        weights=_resident(known, offload=config.priors.offload),
+        training=sum(_training(model) for model in known if trains and model.name == image),
+        priors=encoders + thinking + bundled,
+        scene=scene.state + scene.render,
+        evaluations=_evaluations(config, stage),
+    )
+
+
+def _resident(models: list[Entry], *, offload: bool) -> int:
+    """Weights on the card: of all networks of the stage's priors but text encoders; offloaded, of the largest one."""
+    sizes = [
+        footprint.weights(kind)
+        for model in models
+        for part, kind in model.networks.items()
+        if not part.startswith("text_encoder")
+    ]
+    return max(sizes, default=0) if offload else sum(sizes)
+
+
+@cache
+def _bundled(batch: int) -> int:
+    """The bundled prior with what it makes on the way, measured by asking it."""
+    prior = BundledPrior.load()
+    size = prior.image_size
+    x, t = torch.zeros(batch, 4, size, size), torch.full((batch,), 500)
+    views = ViewCondition(torch.zeros(1, size, size, 4), 0.0, torch.zeros(batch), torch.zeros(batch))
+    with footprint.LiveBytes() as live:
+        prior.predict_noise(x, t, views, cfg_scale=2.0)
+    peak: int = live.peak
+    return footprint.bytes_of(prior.network) + peak
+
+
+def _encoding(model: Entry, batch: int) -> int:
+    """What the encoder keeps of the render until the backward pass (nothing in pixel models)."""
+    if "vae" not in model.networks:
+        return 0
+    return footprint.encode_peak(model.networks["vae"], size=_picture_size(model), batch=batch)
+
+
+def _thinking(model: Entry, batch: int, *, trains: bool) -> int:
+    """The largest of the network's evaluations: a guided one, and for adapters a training step with checkpointing."""
+    guided = footprint.noise_peak(model.networks["unet"], batch=_branches(model) * batch)
+    if not trains:
+        return guided
+    learning = footprint.train_peak(model.networks["unet"], batch=1, ranks=RANKS, checkpointing=True)
+    return max(guided, learning)
+
+
+def _training(model: Entry) -> int:
+    """Adapters and camera embedding with their optimiser state."""
+    adapters = footprint.add_adapters(footprint.skeleton(model.networks["unet"]), RANKS)
+    return ADAM * (adapters + CAMERA_EMBEDDERS)
+
+
+def _text_encoder(model: Entry) -> int:
+    kinds = [kind for part, kind in model.networks.items() if part.startswith("text_encoder")]
+    return sum(footprint.weights(kind) for kind in kinds)
+
+
+def _picture_size(model: Entry) -> int:
+    """Side of the pictures that the model sees: eight times its latents."""
+    return 8 * footprint.sample_size(model.networks["unet"])
+
+
+def _branches(model: Entry) -> int:
+    """Images per evaluation: conditional and unconditional, and two negative prompts for pixel models (perp-neg)."""
+    return 2 if "vae" in model.networks else 4
+
+
+def _evaluations(config: GenerateConfig, stage: str) -> int:
+    """Images through the networks: every step in the geometry stage, every second one in the others."""
+    settings = getattr(config, stage)
+    view, image = config.priors_of(stage)
+    guidance = settings.guidance
+    steps = settings.steps if stage == "geometry" else settings.steps // 2
+    total = 0
+    if view is not None:
+        total += steps * guidance.batch * (1 if view == "bundled" and guidance.view_cfg == 1.0 else 2)
+    if image is not None:
+        branches = _branches(catalogue()[image]) if image in catalogue() else 2
+        pictures = 2 if stage == "geometry" and settings.normal_guidance > 0.0 else 1  # colours and normals
+        total += steps * guidance.batch * branches * pictures
+    return total
