@@ -17,7 +17,8 @@ from dreamcraft3d import export
 from dreamcraft3d.errors import Cancelled
 from dreamcraft3d.evaluation.meshes import load_mesh
 from dreamcraft3d.evaluation.oracle import evaluate_oracle
-from dreamcraft3d.progress import Event, Note, Progress, StageStarted, StepDone
+from dreamcraft3d.priors.oracle import OraclePrior
+from dreamcraft3d.progress import Event, Note, Progress, StageStarted, StepDone, Warned
 from tiny import SETTINGS, lopsided_textured, tiny_config
 
 STAGES = ["coarse_nerf", "neus", "geometry", "texture"]
@@ -89,6 +90,29 @@ def test_a_broken_saved_result_is_made_again(truth: Path, finished: Path, tmp_pa
     (copy / "stages" / "texture" / "result.safetensors").write_bytes(b"broken")
     evaluate_oracle(truth, copy, tiny_config(), Progress())
     assert (copy / "result.glb").read_bytes() == (finished / "result.glb").read_bytes()
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_makes_the_run_step_down(truth: Path, tmp_path: Path, monkeypatch) -> None:
+    """A prior on a card that is too small for renders of 64 pixels after some steps of the geometry stage."""
+    encode, calls = OraclePrior.encode, []
+
+    def too_much(self: OraclePrior, rgba: torch.Tensor) -> torch.Tensor:
+        if rgba.shape[1] >= 64:
+            calls.append(rgba.shape[1])
+            if len(calls) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return encode(self, rgba)
+
+    monkeypatch.setattr(OraclePrior, "encode", too_much)
+    events: list[Event] = []
+    evaluate_oracle(truth, tmp_path, tiny_config({"geometry.render_size": 64}), Progress((events.append,)))
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["stages"]["geometry"]["stepped_down"] == ["renders of half the side"]
+    assert not any("stepped_down" in report["stages"][name] for name in STAGES if name != "geometry")
+    assert any(isinstance(event, Warned) and "memory ran out" in event.text for event in events)
+    assert report["scores"]["unseen_iou"] > 0.8
+    assert report["settings"]["geometry"]["render_size"] == 64  # what was asked for
 
 
 @pytest.mark.slow

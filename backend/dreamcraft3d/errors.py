@@ -13,6 +13,7 @@ __all__ = [
     "DownloadError",
     "DreamCraftError",
     "InputError",
+    "MemoryExhaustedError",
     "MissingDependencyError",
     "ObjectLost",
     "OutputError",
@@ -56,6 +57,12 @@ class MissingDependencyError(DreamCraftError):
 
 class DownloadError(DreamCraftError):
     """A model cannot be loaded from the hub: no connection, no permission, a damaged file."""
+
+
+class MemoryExhaustedError(DreamCraftError):
+    """Memory ran out, and stepping down did not help."""
+
+    code: ClassVar[int] = 3
 
 
 class ObjectLost(DreamCraftError):  # noqa: N818 - the name says what happened

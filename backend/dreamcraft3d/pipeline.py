@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import psutil
 import torch
@@ -33,11 +33,15 @@ from dreamcraft3d.evaluation.render import render_textured
 from dreamcraft3d.evaluation.turntable import turntable
 from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
-from dreamcraft3d.priors.base import DiffusionPrior, SurfaceEstimator
+from dreamcraft3d.kernels.dispatch import default_device
+from dreamcraft3d.priors.base import SurfaceEstimator
+from dreamcraft3d.priors.loading import check_present, load_prior
+from dreamcraft3d.priors.residency import LoadedPriors, Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import new_geometry, sculpt_geometry
+from dreamcraft3d.stages.memory import within_memory
 from dreamcraft3d.stages.neus import new_neus, train_neus
 from dreamcraft3d.stages.reference import ReferenceView, load_reference, save_reference
 from dreamcraft3d.stages.run import StageRun, State, Stateful, flatten, unflatten
@@ -47,6 +51,8 @@ from dreamcraft3d.workspace import Workspace, atomic_path
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+C = TypeVar("C", bound=BaseModel)
+GuidedStage = Literal["coarse_nerf", "neus", "geometry", "texture"]
 
 PREVIEW_SIZE = 128
 REPORT_SIZE = 256
@@ -75,15 +81,15 @@ def generate(picture: Path, config: GenerateConfig, workspace: Workspace, progre
         Cancelled: the user stopped; the same call resumes.
     """
     with workspace:
+        shelf = load_priors(config)
         reference = load_reference(picture, config.reference)
         save_reference(reference, workspace)
-        priors = load_priors(config)
-        return run_stages(with_estimates(reference, priors[0], config), priors, config, workspace, progress)
+        return run_stages(with_estimates(reference, shelf, config), shelf, config, workspace, progress)
 
 
-def with_estimates(reference: ReferenceView, prior: DiffusionPrior | None, config: GenerateConfig) -> ReferenceView:
-    """The reference with the depth and normals that it lacks, as far as the prior can estimate them."""
-    estimator: object = prior
+def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfig) -> ReferenceView:
+    """The reference with the depth and normals that it lacks, as far as the 3D-aware prior can estimate them."""
+    estimator: object = shelf.pair(config.priors_of("coarse_nerf"))[0]
     if not config.reference.estimate or not isinstance(estimator, SurfaceEstimator):
         return reference
     estimate = estimator.estimate(reference.rgba[None], reference.elevation)
@@ -101,28 +107,26 @@ def with_estimates(reference: ReferenceView, prior: DiffusionPrior | None, confi
     )
 
 
-def load_priors(config: GenerateConfig) -> tuple[DiffusionPrior | None, DiffusionPrior | None]:
-    """(view-conditioned prior, picture prior) that the configuration names."""
-    from dreamcraft3d.priors.bundled import BundledPrior
+def load_priors(config: GenerateConfig) -> Shelf:
+    """The priors that the configuration names, each loaded when a stage first needs it.
 
-    return BundledPrior.load(), None
+    Raises:
+        MissingDependencyError, ConfigError: one of them is not on this machine.
+    """
+    check_present(config.prior_names())
+    return LoadedPriors(load_prior, default_device())
 
 
 def run_stages(
-    reference: ReferenceView,
-    priors: tuple[DiffusionPrior | None, DiffusionPrior | None],
-    config: GenerateConfig,
-    workspace: Workspace,
-    progress: Progress,
+    reference: ReferenceView, shelf: Shelf, config: GenerateConfig, workspace: Workspace, progress: Progress
 ) -> Result:
     """All stages after the reference picture. The workspace must be open."""
-    supervision = Supervision(reference, *priors)
-    stages = Stages(config.seed, workspace, progress, supervision, upstream=reference_digest(reference))
+    stages = Stages(config, workspace, progress, reference, shelf, upstream=reference_digest(reference))
     nerf = stages.run(
         "coarse_nerf",
         config.coarse_nerf,
         lambda run: new_coarse_nerf(config.coarse_nerf, run.generator()),
-        lambda run: train_coarse_nerf(supervision, config.coarse_nerf, run),
+        train_coarse_nerf,
         lambda nerf, cameras: render_density(
             nerf.field, nerf.grid, cameras, PREVIEW_SIZE, step_size=config.coarse_nerf.step_size, normal_epsilon=0.02
         ),
@@ -131,7 +135,7 @@ def run_stages(
         "neus",
         config.neus,
         lambda run: new_neus(nerf, config.neus, run.generator()),
-        lambda run: train_neus(supervision, nerf, config.neus, run),
+        lambda supervision, config, run: train_neus(supervision, nerf, config, run),
         lambda neus, cameras: render_sdf(
             neus.field, neus.grid, cameras, PREVIEW_SIZE, step_size=config.neus.step_size, normal_epsilon=0.01
         ),
@@ -140,46 +144,48 @@ def run_stages(
         "geometry",
         config.geometry,
         lambda run: new_geometry(neus, config.geometry, run.generator()),
-        lambda run: sculpt_geometry(supervision, neus, config.geometry, run),
+        lambda supervision, config, run: sculpt_geometry(supervision, neus, config, run),
         lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
     )
-    unwrapped = stages.prepare(geometry.mesh, config)
+    unwrapped = stages.prepare(geometry.mesh)
     surface = Mesh(unwrapped.vertices, unwrapped.faces)
     texture = stages.run(
         "texture",
         config.texture,
         lambda run: Texture(new_colour(config.texture, run.generator())),
-        lambda run: paint_texture(supervision, surface, geometry.colour, config.texture, run),
+        lambda supervision, config, run: paint_texture(supervision, surface, geometry.colour, config, run),
         lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
     )
-    return stages.finish(unwrapped, texture, config)
+    return stages.finish(unwrapped, texture)
 
 
 @dataclass
 class Stages:
     """Runs, saves and skips stages, and keeps the book for the report."""
 
-    seed: int
+    config: GenerateConfig
     workspace: Workspace
     progress: Progress
-    supervision: Supervision
+    reference: ReferenceView
+    shelf: Shelf
     upstream: str
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(
         self,
-        name: str,
-        config: BaseModel,
+        name: GuidedStage,
+        config: C,
         fresh: Callable[[StageRun], T],
-        train: Callable[[StageRun], T],
+        train: Callable[[Supervision, C, StageRun], T],
         render: Callable[[T, Cameras], Render],
     ) -> T:
         """The stage's result: loaded into what `fresh` makes if it was finished by the same work, else from `train`.
 
-        A stage that has run leaves `stages/NAME/preview.png`, drawn by `render`.
+        A stage that has run leaves `stages/NAME/preview.png`, drawn by `render`. When memory runs out it is called
+        again with a smaller need (`stages.memory`), and goes on from its checkpoint.
         """
-        self.upstream = fingerprint(config, name, str(self.seed), self.upstream)
-        run = StageRun(name, self.seed, self.progress, None, self._evaluations)
+        self.upstream = fingerprint(config, name, str(self.config.seed), *self._priors_of(name), self.upstream)
+        run = self._new_run(name)
         saved = self.workspace.file("stages", name, "result.safetensors")
         if self.workspace.finished(name, self.upstream) and (state := read_state(saved)) is not None:
             result = fresh(run)
@@ -189,19 +195,41 @@ class Stages:
             self.progress.note(f"{name}: already done, using the saved result.")
             return result
         self.workspace.begin(name, self.upstream)
-        run.checkpoint = self.workspace.checkpoint(name)
-        result = train(run)
+
+        def attempt(config: C) -> T:
+            nonlocal run
+            run = self._new_run(name)
+            run.checkpoint = self.workspace.checkpoint(name)
+            return train(self._supervision(name), config, run)
+
+        names = self.config.priors_of(name)
+        save_memory = lambda: self.shelf.save_memory(names)  # noqa: E731
+        result, measures = within_memory(attempt, config, save_memory, stage=name, progress=self.progress)
         tensors = {f"{k}/{path}": t for k, part in parts_of(result).items() for path, t in flatten(part.state_dict())}
         write_state(saved, tensors)
         preview = self.workspace.write_bytes(f"stages/{name}/preview.png", preview_png(lambda c: render(result, c)))
         self.progress.artifact(f"{name} preview", preview)
-        self._finish(name, {"seconds": round(run.seconds, 2), "prior_evaluations": run.evaluations})
+        record = {"seconds": round(run.seconds, 2), "prior_evaluations": run.evaluations}
+        self._finish(name, {**record, "stepped_down": measures} if measures else record)
         return result
 
-    def prepare(self, mesh_of: Callable[[], Mesh], config: GenerateConfig) -> export.UnwrappedMesh:
+    def _new_run(self, name: str) -> StageRun:
+        return StageRun(name, self.config.seed, self.progress, None, self._evaluations)
+
+    def _supervision(self, name: str) -> Supervision:
+        """The reference, and the priors of the stage, ready for work."""
+        return Supervision(self.reference, *self.shelf.pair(self.config.priors_of(name)))
+
+    def _priors_of(self, name: str) -> list[str]:
+        """What the fingerprint says of the priors (nothing for those that come with the program)."""
+        named = [str(prior) for prior in self.config.priors_of(name)]
+        return [] if set(named) <= {"bundled", "None"} else named
+
+    def prepare(self, mesh_of: Callable[[], Mesh]) -> export.UnwrappedMesh:
         """Clean-up, decimation and unwrapping, as a stage of its own: it takes time and the texture depends on it."""
         name = "mesh"
-        self.upstream = fingerprint(config.export, name, self.upstream)
+        settings = self.config.export
+        self.upstream = fingerprint(settings, name, self.upstream)
         saved = self.workspace.file("stages", name, "result.safetensors")
         if self.workspace.finished(name, self.upstream) and (state := read_state(saved)) is not None:
             record = self.records[name] = self.workspace.record(name) or {}
@@ -210,7 +238,6 @@ class Stages:
         self.workspace.begin(name, self.upstream)
         start = time.perf_counter()
         self.progress.note("mesh: cleaning, decimating and unwrapping.")
-        settings = config.export
         unwrapped = export.prepare(
             mesh_of(),
             target_faces=settings.target_faces,
@@ -224,7 +251,7 @@ class Stages:
         self._finish(name, {**record, "clean_up": vars(unwrapped.report)})
         return unwrapped
 
-    def finish(self, unwrapped: export.UnwrappedMesh, texture: Texture, config: GenerateConfig) -> Result:
+    def finish(self, unwrapped: export.UnwrappedMesh, texture: Texture) -> Result:
         """Bakes, writes the GLB, the turntable and the report (which needs the others, so it comes last)."""
         start = time.perf_counter()
         self.progress.note("export: baking the texture and writing the files.")
@@ -238,21 +265,21 @@ class Stages:
             "seconds": round(time.perf_counter() - start, 2),
             "peak_memory_mib": peak_memory_mib(),
         }
-        report = self._report(textured, config)
+        report = self._report(textured)
         self.progress.artifact("report.json", self.workspace.write_json("report.json", report))
         return Result(glb, picture, textured, report)
 
-    def _report(self, textured: export.TexturedMesh, config: GenerateConfig) -> dict[str, Any]:
-        reference = self.supervision.targets(REPORT_SIZE).rgba
+    def _report(self, textured: export.TexturedMesh) -> dict[str, Any]:
+        supervision = Supervision(self.reference, None, None)
+        reference = supervision.targets(REPORT_SIZE).rgba
         with torch.no_grad():
-            render = render_textured(textured, self.supervision.camera, REPORT_SIZE).rgba
-        priors = (self.supervision.view_prior, self.supervision.image_prior)
+            render = render_textured(textured, supervision.camera, REPORT_SIZE).rgba
         stages = self.records.values()
         return {
-            "settings": config.model_dump(mode="json"),
-            "seed": self.seed,
-            "priors": [prior.name for prior in priors if prior is not None],
-            "matting": self.supervision.reference.matting,
+            "settings": self.config.model_dump(mode="json"),
+            "seed": self.config.seed,
+            "priors": self.shelf.titles(self.config.prior_names()),
+            "matting": self.reference.matting,
             "versions": versions(),
             "stages": self.records,
             "seconds": round(sum(record["seconds"] for record in stages), 2),
@@ -267,8 +294,7 @@ class Stages:
         self.workspace.mark_finished(name, self.upstream, self.records[name])
 
     def _evaluations(self) -> int:
-        priors = (self.supervision.view_prior, self.supervision.image_prior)
-        return sum(prior.evaluations for prior in priors if prior is not None)
+        return sum(prior.evaluations for prior in self.shelf.all())
 
 
 def parts_of(result: object) -> dict[str, Stateful]:

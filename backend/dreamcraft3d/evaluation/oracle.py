@@ -21,6 +21,7 @@ from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.pipeline import Result, run_stages
 from dreamcraft3d.priors.base import Content
 from dreamcraft3d.priors.oracle import OraclePrior
+from dreamcraft3d.priors.residency import FixedPriors
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.stages.reference import ReferenceView
 from dreamcraft3d.workspace import Workspace
@@ -94,7 +95,7 @@ def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress
         workspace.write_bytes("ground_truth.glb", export.write_glb(truth))
         elevation = math.radians(config.reference.elevation)
         prior = OraclePrior(TrueView(truth), image_size=config.oracle_size)
-        result: Result = run_stages(reference_of(truth, elevation), (prior, None), config, workspace, progress)
+        result: Result = run_stages(reference_of(truth, elevation), FixedPriors(prior), config, workspace, progress)
         scores = score(result.textured, truth, elevation)
         report = {**result.report, "scores": scores}
         workspace.write_json("scores.json", scores)

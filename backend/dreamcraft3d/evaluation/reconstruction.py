@@ -86,7 +86,7 @@ def _row(
     with Workspace(folder) as workspace:
         workspace.write_bytes("ground_truth.glb", write_glb(truth))
         priors = load_priors(config)
-        reference = with_estimates(picture, priors[0], config) if variant == WITH else picture
+        reference = with_estimates(picture, priors, config) if variant == WITH else picture
         try:
             result = run_stages(reference, priors, config, workspace, progress)
         except ObjectLost:
