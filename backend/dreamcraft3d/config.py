@@ -29,6 +29,7 @@ __all__ = [
     "PriorsConfig",
     "ReferenceConfig",
     "ReferenceWeights",
+    "RefineConfig",
     "Schedule",
     "TextureConfig",
     "describe",
@@ -294,6 +295,27 @@ class ExportConfig(Record):
     """time limit of the unwrap; then a simpler one is used"""
 
 
+class RefineConfig(Record):
+    """Repainting a mesh that has texture coordinates of its own (`dreamcraft3d refine`)."""
+
+    strength: Fraction = 1.0
+    """how far the texture may move from the present one; 0 returns it unchanged"""
+    overlap: Literal["auto", "error", "owner", "average"] = "auto"
+    """where faces share texels: owner = the lowest face paints; auto = owner for mirrored halves and small overlaps"""
+    unseen: Literal["keep", "fill"] = "keep"
+    """texels that no view shows keep their colour, or take what the field happens to hold there"""
+    padding: Annotated[int, Field(ge=0, le=256)] | None = None
+    """gutter around what is painted, texels; null = by the size of the texture (16 at 4096, at least 8)"""
+    two_sided: bool = True
+    """give the two sides of thin walls colours of their own"""
+    texture_size: Annotated[int, Field(ge=16, le=8192)] = 1024
+    """side of the new texture where a material has none"""
+    max_triangles: Count = 4_000_000
+    """denser meshes are refused"""
+    max_megatexels: Positive = 512.0
+    """more texels in all tiles together are refused"""
+
+
 class PriorsConfig(Record):
     """Which pretrained networks judge the renders: "bundled", "none", a model of the catalogue, or a folder."""
 
@@ -304,7 +326,7 @@ class PriorsConfig(Record):
     texture: str = "none"
     """2D prior of the texture stage"""
     offload: bool = False
-    """keep the networks in main memory and bring each to the card only while it works; slower, needs least memory"""
+    """take every measure that saves memory from the start, as far as the priors have any; slower"""
 
 
 class GenerateConfig(Record):
@@ -325,6 +347,7 @@ class GenerateConfig(Record):
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
     export: ExportConfig = ExportConfig()
+    refine: RefineConfig = RefineConfig()
 
     def priors_of(self, stage: str) -> tuple[str | None, str | None]:
         """(3D-aware prior, 2D prior) that a stage asks: only those with a weight above zero.

@@ -114,7 +114,7 @@ def load_priors(config: GenerateConfig) -> Shelf:
         MissingDependencyError, ConfigError: one of them is not on this machine.
     """
     check_present(config.prior_names())
-    return LoadedPriors(load_prior, default_device())
+    return LoadedPriors(load_prior, default_device(), frugal=config.priors.offload)
 
 
 def run_stages(

@@ -75,6 +75,12 @@ def test_all_priors_of_a_stage_take_measures(shelf):
     assert FixedPriors(image).save_memory((None, None))
 
 
+def test_frugal_from_the_start():
+    shelf = LoadedPriors(lambda name: Weights(name, measures=3), frugal=True)  # type: ignore[arg-type]
+    assert shelf.pair(("view", None))[0].measures < 0
+    assert not shelf.save_memory(("view", None))
+
+
 def test_the_bundled_prior_is_there():
     assert isinstance(load_prior("bundled"), BundledPrior)
     check_present(configure("preview").prior_names())

@@ -107,7 +107,11 @@ def _needed_by(preset: str | None) -> list[str]:
 
 
 def _agree(model: "Entry", *, accepted: bool, as_json: bool) -> None:
-    """Shows the licence once per licence, and asks where there is somebody to answer; `download` refuses otherwise."""
+    """Shows each licence once, and asks where there is somebody to answer.
+
+    Raises:
+        InputError: it was not accepted.
+    """
     from dreamcraft3d.priors.model_store import accept_licence, licence_accepted
 
     licence = model.licence
@@ -116,8 +120,9 @@ def _agree(model: "Entry", *, accepted: bool, as_json: bool) -> None:
     use = "Commercial use is allowed." if licence.commercial else "Commercial use is NOT allowed."
     console.print(f"{model.name}: {licence.title}, {licence.url}\n{use} {licence.note}", highlight=False, markup=False)
     asked = not accepted and not as_json and sys.stdin.isatty()
-    if accepted or (asked and typer.confirm("Do you accept this licence?", err=True)):
-        accept_licence(licence)
+    if not (accepted or (asked and typer.confirm("Do you accept this licence?", err=True))):
+        raise InputError(f"The licence of {model.name} is not accepted.", "Read it, then add --accept-licence.")
+    accept_licence(licence)
 
 
 @models_app.command()

@@ -81,6 +81,7 @@ class LoadedPriors:
     Args:
         load: makes a prior, in main memory. device: where the priors of the present stage are.
         staying: names of small priors that stay where the scene is, in main memory.
+        frugal: priors take every measure that saves memory at once, not only when it runs out.
     """
 
     def __init__(
@@ -89,8 +90,10 @@ class LoadedPriors:
         device: torch.device | str = "cpu",
         *,
         staying: Iterable[str] = ("bundled",),
+        frugal: bool = False,
     ) -> None:
         self._load, self._device, self._staying = load, torch.device(device), frozenset(staying)
+        self._frugal = frugal
         self._loaded: dict[str, DiffusionPrior] = {}
 
     def pair(self, names: Names) -> Pair:
@@ -112,7 +115,9 @@ class LoadedPriors:
 
     def _ready(self, name: str) -> DiffusionPrior:
         if name not in self._loaded:
-            self._loaded[name] = self._load(name)
+            prior = self._loaded[name] = self._load(name)
+            while self._frugal and _any_saves([prior]):
+                pass
         self._move(name, self._loaded[name], self._device)
         return self._loaded[name]
 
