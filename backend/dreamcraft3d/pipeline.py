@@ -11,11 +11,11 @@ import logging
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import psutil
 import torch
@@ -31,6 +31,7 @@ from dreamcraft3d.evaluation.metrics import psnr
 from dreamcraft3d.evaluation.previews import preview_png
 from dreamcraft3d.evaluation.render import render_textured
 from dreamcraft3d.evaluation.turntable import turntable
+from dreamcraft3d.fields.tet_mesh import TetMesh
 from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
@@ -39,10 +40,10 @@ from dreamcraft3d.priors.loading import check_present, load_prior
 from dreamcraft3d.priors.residency import LoadedPriors, Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
-from dreamcraft3d.stages.coarse_nerf import new_coarse_nerf, train_coarse_nerf
-from dreamcraft3d.stages.geometry import new_geometry, sculpt_geometry
+from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
+from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.memory import within_memory
-from dreamcraft3d.stages.neus import new_neus, train_neus
+from dreamcraft3d.stages.neus import Neus, extract_surface, new_neus, train_neus
 from dreamcraft3d.stages.reference import ReferenceView, load_reference, save_reference
 from dreamcraft3d.stages.run import StageRun, State, Stateful, flatten, unflatten
 from dreamcraft3d.stages.supervision import Supervision
@@ -55,6 +56,7 @@ C = TypeVar("C", bound=BaseModel)
 GuidedStage = Literal["coarse_nerf", "neus", "geometry", "texture"]
 
 PREVIEW_SIZE = 128
+DRAFT_CELLS = 36
 REPORT_SIZE = 256
 """Size at which the reference view is compared with the picture, pixels."""
 
@@ -73,15 +75,19 @@ class Result:
     report: dict[str, Any]
 
 
-def generate(picture: Path, config: GenerateConfig, workspace: Workspace, progress: Progress) -> Result:
+def generate(
+    picture: Path, config: GenerateConfig, workspace: Workspace, progress: Progress, *, shelf: Shelf | None = None
+) -> Result:
     """One picture to `result.glb`, `turntable.png` and `report.json` in the workspace.
+
+    `shelf`: priors that are kept from an earlier run; by default those that the configuration names are loaded.
 
     Raises:
         InputError, ConfigError, OutputError: the user can do something about it. ObjectLost: no object was found.
         Cancelled: the user stopped; the same call resumes.
     """
     with workspace:
-        shelf = load_priors(config)
+        shelf = shelf or load_priors(config)
         reference = load_reference(picture, config.reference)
         save_reference(reference, workspace)
         return run_stages(with_estimates(reference, shelf, config), shelf, config, workspace, progress)
@@ -130,6 +136,7 @@ def run_stages(
         lambda nerf, cameras: render_density(
             nerf.field, nerf.grid, cameras, PREVIEW_SIZE, step_size=config.coarse_nerf.step_size, normal_epsilon=0.02
         ),
+        Draft(CoarseNerf, lambda nerf: extract_surface(nerf, config.neus), lambda nerf: lambda x: nerf.field.density_and_colour(x)[1]),
     )
     neus = stages.run(
         "neus",
@@ -139,6 +146,7 @@ def run_stages(
         lambda neus, cameras: render_sdf(
             neus.field, neus.grid, cameras, PREVIEW_SIZE, step_size=config.neus.step_size, normal_epsilon=0.01
         ),
+        Draft(Neus, lambda neus: TetMesh.from_sdf(neus.field, cells=DRAFT_CELLS).extract(), lambda n: n.field.colour),
     )
     geometry = stages.run(
         "geometry",
@@ -146,6 +154,7 @@ def run_stages(
         lambda run: new_geometry(neus, config.geometry, run.generator()),
         lambda supervision, config, run: sculpt_geometry(supervision, neus, config, run),
         lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
+        Draft(Geometry, lambda geometry: geometry.mesh(), lambda geometry: geometry.colour),
     )
     unwrapped = stages.prepare(geometry.mesh)
     surface = Mesh(unwrapped.vertices, unwrapped.faces)
@@ -155,8 +164,33 @@ def run_stages(
         lambda run: Texture(new_colour(config.texture, run.generator())),
         lambda supervision, config, run: paint_texture(supervision, surface, geometry.colour, config, run),
         lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
+        Draft(Texture, lambda _: surface, lambda texture: texture.at),
     )
     return stages.finish(unwrapped, texture)
+
+
+@dataclass(frozen=True)
+class Draft(Generic[T]):
+    """How a stage's state becomes something to look at while the run goes on.
+
+    Attributes:
+        record: makes the stage's result from its parts. mesh: its surface so far. colour: of points on it.
+    """
+
+    record: Callable[..., T]
+    mesh: Callable[[T], Mesh]
+    colour: Callable[[T], Callable[[Tensor], Tensor]]
+
+    def of(self, parts: Mapping[str, Any]) -> T:
+        """The result that a stage would return now."""
+        return self.record(**{name: part for name, part in parts.items() if name != "optimiser"})
+
+    @torch.no_grad()
+    def glb(self, result: T) -> bytes:
+        """A light mesh with a colour per vertex."""
+        mesh = self.mesh(result)
+        colours = torch.cat([self.colour(result)(chunk) for chunk in mesh.vertices.split(1 << 17)])
+        return export.write_glb(export.TexturedMesh(mesh.vertices, mesh.faces, vertex_colours=colours))
 
 
 @dataclass
@@ -178,11 +212,13 @@ class Stages:
         fresh: Callable[[StageRun], T],
         train: Callable[[Supervision, C, StageRun], T],
         render: Callable[[T, Cameras], Render],
+        draft: Draft[T],
     ) -> T:
         """The stage's result: loaded into what `fresh` makes if it was finished by the same work, else from `train`.
 
-        A stage that has run leaves `stages/NAME/preview.png`, drawn by `render`. When memory runs out it is called
-        again with a smaller need (`stages.memory`), and goes on from its checkpoint.
+        A stage that has run leaves `stages/NAME/preview.png`, drawn by `render`; for somebody who watches the run
+        (`Progress.preview`) also `stage-NAME.glb`. When memory runs out it is called again with a smaller need
+        (`stages.memory`), and goes on from its checkpoint.
         """
         self.upstream = fingerprint(config, name, str(self.config.seed), *self._priors_of(name), self.upstream)
         run = self._new_run(name)
@@ -200,6 +236,7 @@ class Stages:
             nonlocal run
             run = self._new_run(name)
             run.checkpoint = self.workspace.checkpoint(name)
+            run.draw = lambda parts: preview_png(lambda cameras: render(draft.of(parts), cameras))
             return train(self._supervision(name), config, run)
 
         names = self.config.priors_of(name)
@@ -209,6 +246,9 @@ class Stages:
         write_state(saved, tensors)
         preview = self.workspace.write_bytes(f"stages/{name}/preview.png", preview_png(lambda c: render(result, c)))
         self.progress.artifact(f"{name} preview", preview)
+        if self.progress.preview is not None:
+            light = self.workspace.write_bytes(f"stage-{name}.glb", draft.glb(result))
+            self.progress.artifact(light.name, light)
         record = {"seconds": round(run.seconds, 2), "prior_evaluations": run.evaluations}
         self._finish(name, {**record, "stepped_down": measures} if measures else record)
         return result

@@ -90,13 +90,19 @@ class Artifact(Event):
 
 
 Sink = Callable[[Event], None]
+Draw = Callable[[], bytes]
+"""Makes a PNG of what a stage has so far; costs about as much as a step."""
 
 
 @dataclass
 class Progress:
-    """Sends events to sinks and carries the cancel flag. ``Progress()`` is silent and never cancels by itself."""
+    """Sends events to sinks and carries the cancel flag. ``Progress()`` is silent and never cancels by itself.
+
+    ``preview`` is offered a picture of the work before every step, and decides whether to have it drawn.
+    """
 
     sinks: tuple[Sink, ...] = ()
+    preview: Callable[[str, Draw], None] | None = None
     _cancel: threading.Event = dataclasses.field(default_factory=threading.Event, repr=False)
 
     def cancel(self) -> None:

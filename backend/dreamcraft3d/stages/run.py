@@ -42,6 +42,7 @@ class StageRun:
     Attributes:
         checkpoint: file of the way's state; None keeps nothing (tests, ablations).
         meter: prior evaluations made so far by this process; the stage's own count survives a resume.
+        draw: a PNG of the stage's parts, for live previews.
     """
 
     name: str
@@ -49,6 +50,7 @@ class StageRun:
     progress: Progress
     checkpoint: Path | None = None
     meter: Callable[[], int] = int
+    draw: Callable[[dict[str, Any]], bytes] | None = None
     _parts: dict[str, Stateful] = field(default_factory=dict)
     _good: tuple[int, State] | None = None
     _rollbacks: int = 0
@@ -88,11 +90,17 @@ class StageRun:
                 if time.monotonic() - saved > CHECKPOINT_SECONDS:
                     self._save(step)
                     saved = time.monotonic()
+                self._offer_preview()
                 yield step
                 following = step + 1
         except Cancelled:
             self._save(following)
             raise
+
+    def _offer_preview(self) -> None:
+        draw, parts = self.draw, self._parts
+        if self.progress.preview is not None and draw is not None:
+            self.progress.preview(self.name, lambda: draw(dict(parts)))
 
     def keep_if_healthy(self, step: int, healthy: bool, *, reason: str) -> bool:
         """Remembers a healthy state, or returns to the last one (and says so). Returns `healthy`.

@@ -1,0 +1,294 @@
+"""The child process that computes: one job at a time, priors kept warm between jobs.
+
+`python -m dreamcraft3d.server.worker` reads commands as JSON lines from its standard input and writes messages as JSON
+lines to its standard output (a private copy of it: whatever libraries print goes to the job's log). Commands:
+
+    {"run": {"job": id, "folder": path, "request": {...}, "files": {"picture": path, ...}}}
+    {"stop": "pause" | "cancel" | "disk" | "shutdown"}       {"mask": {...}}       {"quit": true}
+
+Messages: `hello` once, `beat` every two seconds, `event` (type, data), `done` (outcome: finished, stopped, failed).
+The end of its input means that the service is gone: the job stops at its next step, with a checkpoint, and so does the
+process.
+"""
+
+import io
+import json
+import os
+import queue
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from dreamcraft3d.errors import Cancelled, DreamCraftError, WorkspaceBusyError
+from dreamcraft3d.progress import Artifact, Event, Note, Progress, StageFinished, StageStarted, StepDone, Warned
+from dreamcraft3d.server.artifacts import ARTIFACTS
+
+__all__ = ["Worker", "main"]
+
+BEAT_SECONDS = 2.0
+STEP_SECONDS = 0.5
+"""Shortest time between two reports of steps."""
+PREVIEW_SECONDS = 4.0
+BUSY_SECONDS = 40.0
+"""How long to wait for a predecessor that is still stopping in the same folder."""
+LOG_LINES = 20
+
+Send = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Reporter:
+    """Turns what a run reports into messages, not more often than anybody can see."""
+
+    send: Send
+    folder: Path
+    _last_step: float = 0.0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case StageStarted(stage=stage, total=total):
+                self._event("stage", {"stage": stage, "total": total})
+            case StepDone(stage=stage, step=step, total=total, eta=eta):
+                now = time.monotonic()
+                if now - self._last_step >= STEP_SECONDS or step == total:
+                    self._last_step = now
+                    self._event("progress", {"stage": stage, "step": step, "total": total, "eta": round(eta, 1)})
+            case StageFinished():
+                pass
+            case Warned(text=text):
+                self._event("warning", {"text": text})
+            case Note(text=text):
+                self._event("note", {"text": text})
+            case Artifact(path=path):
+                self._artifact(path)
+
+    def _artifact(self, path: Path) -> None:
+        if path.parent == self.folder and path.name in ARTIFACTS:
+            kind = "preview" if path.suffix == ".webp" else "artifact"
+            self._event(kind, {"artifact": path.name})
+        elif path.name == "preview.png" and path.parent.parent.name == "stages":
+            name = f"stage-{path.parent.name}.webp"
+            write_webp(path.read_bytes(), self.folder / name)
+            self._event("preview", {"artifact": name})
+
+    def _event(self, kind: str, data: dict[str, Any]) -> None:
+        self.send({"event": kind, "data": data})
+
+
+@dataclass
+class LivePreview:
+    """Draws `preview.webp` from time to time, when a stage offers a picture of what it has."""
+
+    folder: Path
+    report: Reporter
+    _last: float = field(default_factory=time.monotonic)
+
+    def __call__(self, _stage: str, draw: Callable[[], bytes]) -> None:
+        if time.monotonic() - self._last < PREVIEW_SECONDS:
+            return
+        started = time.monotonic()
+        path = self.folder / "preview.webp"
+        write_webp(draw(), path)
+        self.report(Artifact("preview", path))
+        # A slow picture is drawn less often: never more than a tenth of the time.
+        self._last = time.monotonic() + max(0.0, 9.0 * (time.monotonic() - started) - PREVIEW_SECONDS)
+
+
+class Worker:
+    """Obeys commands until there are no more."""
+
+    def __init__(self, commands: IO[str], send: Send) -> None:
+        self._commands, self.send = commands, send
+        self._todo: queue.Queue[dict[str, Any]] = queue.Queue()
+        self._progress: Progress | None = None
+        self._reason: str | None = None
+        self._shelves: dict[str, Any] = {}
+
+    def serve(self) -> None:
+        """Runs until the input ends or `quit` comes."""
+        threading.Thread(target=self._listen, name="commands", daemon=True).start()
+        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        self.send({"hello": os.getpid()})
+        while "quit" not in (command := self._todo.get()):
+            if "run" in command:
+                self._run(command["run"])
+            elif "mask" in command:
+                self._mask(command["mask"])
+
+    def _listen(self) -> None:
+        for line in self._commands:
+            command = json.loads(line)
+            if "stop" in command:
+                self._stop(command["stop"])
+            else:
+                self._todo.put(command)
+        self._stop("shutdown")
+        self._todo.put({"quit": True})
+
+    def _stop(self, reason: str) -> None:
+        self._reason = reason
+        if self._progress is not None:
+            self._progress.cancel()
+
+    def _beat(self) -> None:
+        while True:
+            self.send({"beat": time.time()})
+            time.sleep(BEAT_SECONDS)
+
+    # --- one job ------------------------------------------------------------------------------------
+
+    def _run(self, order: Mapping[str, Any]) -> None:
+        folder = Path(order["folder"])
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        reporter = Reporter(self.send, folder)
+        self._reason = None
+        self._progress = Progress((reporter,), preview=LivePreview(folder, reporter))
+        outcome = self._outcome(order, folder, self._progress)
+        self._progress = None
+        self.send({"done": outcome, "job": order["job"]})
+
+    def _outcome(self, order: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
+        with logging_to(folder / "log.txt"):
+            try:
+                report = self._compute(order, folder, progress)
+                return {"outcome": "finished", "report": {k: report.get(k) for k in ("seconds", "faces", "metrics")}}
+            except Cancelled:
+                return {"outcome": "stopped", "reason": self._reason or "cancel"}
+            except DreamCraftError as error:
+                code = type(error).__name__
+                failure = {"code": code, "message": error.message, "hint": error.remedy}
+            except MemoryError:
+                failure = out_of_memory()
+            except Exception as error:  # noqa: BLE001 - a bug of ours must not take the worker down
+                traceback.print_exc()
+                failure = {"code": "bug", "message": f"{type(error).__name__}: {error}".splitlines()[0],
+                           "hint": "This is a bug of DreamCraft. Please report it with the log."}  # fmt: skip
+        return {"outcome": "failed", "error": {**failure, "log_tail": log_tail(folder / "log.txt")}}
+
+    def _compute(self, order: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
+        from dreamcraft3d import pipeline
+        from dreamcraft3d.presets import configure
+        from dreamcraft3d.workspace import Workspace
+
+        request, files = order["request"], order["files"]
+        maps = {f"reference.{name}": files[name] for name in ("mask", "depth", "normal") if name in files}
+        config = configure(request["preset"], {**request["settings"], **maps})
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                shelf = self._shelf(config)
+                workspace = Workspace(folder)
+                return pipeline.generate(Path(files["picture"]), config, workspace, progress, shelf=shelf).report
+            except WorkspaceBusyError:
+                progress.check()
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.5)
+
+    def _shelf(self, config: Any) -> Any:
+        """The priors of a configuration, kept for the next job that asks for the same."""
+        from dreamcraft3d import pipeline
+
+        key = config.priors.model_dump_json()
+        if key not in self._shelves:
+            self._shelves = {key: pipeline.load_priors(config)}
+        return self._shelves[key]
+
+    def _mask(self, order: Mapping[str, Any]) -> None:
+        """Stage 0 alone: what would be taken for the object. Answers with a PNG in a file."""
+        from dreamcraft3d.presets import configure
+        from dreamcraft3d.stages.reference import load_reference
+
+        try:
+            maps = {"reference.mask": order["files"]["mask"]} if "mask" in order["files"] else {}
+            config = configure("preview", {**order.get("settings", {}), "reference.size": 512, **maps})
+            reference = load_reference(Path(order["files"]["picture"]), config.reference)
+            write_rgba(reference.rgba, Path(order["target"]))
+            answer: dict[str, Any] = {"ok": True, "matting": reference.matting}
+        except DreamCraftError as error:
+            answer = {"ok": False, "code": type(error).__name__, "message": error.message, "hint": error.remedy}
+        except Exception as error:  # noqa: BLE001
+            traceback.print_exc()
+            answer = {"ok": False, "code": "bug", "message": str(error), "hint": "Please report it with the log."}
+        self.send({"masked": order["id"], **answer})
+
+
+def out_of_memory() -> dict[str, Any]:
+    """The failure of a job that needs more memory than there is."""
+    return {"code": "out_of_memory", "message": "The memory was not enough for this job.",
+            "hint": "Close other programs, or choose a smaller preset."}  # fmt: skip
+
+
+def log_tail(log: Path) -> list[str]:
+    """The last lines of a log, for a message."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return []
+
+
+class logging_to:  # noqa: N801 - a context manager
+    """Sends the standard error stream, of Python and of native code, to the end of a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        self._before = os.dup(2)
+        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(handle, 2)
+        os.close(handle)
+
+    def __exit__(self, *_: object) -> None:
+        sys.stderr.flush()
+        os.dup2(self._before, 2)
+        os.close(self._before)
+
+
+def write_webp(png: bytes, path: Path) -> None:
+    """A PNG as a small WebP file, atomically."""
+    from PIL import Image
+
+    from dreamcraft3d.workspace import atomic_path
+
+    with atomic_path(path) as temporary:
+        Image.open(io.BytesIO(png)).save(temporary, "WEBP", quality=85)
+
+
+def write_rgba(rgba: Any, path: Path) -> None:
+    """Premultiplied RGBA in [0, 1] as a PNG with straight alpha."""
+    import torch
+    from PIL import Image
+
+    from dreamcraft3d.workspace import atomic_path
+
+    alpha = rgba[..., 3:]
+    straight = (rgba[..., :3] / alpha.clamp_min(1e-6)).clamp(0.0, 1.0) * (alpha > 0.0)
+    pixels = (torch.cat([straight, alpha], dim=-1) * 255.0 + 0.5).byte().numpy()
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")
+
+
+def main() -> None:
+    """The process: a private copy of the standard output for messages, everything else to the log."""
+    private = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def send(message: dict[str, Any]) -> None:
+        try:
+            with lock:
+                private.write(json.dumps(message) + "\n")
+        except (BrokenPipeError, ValueError):
+            os._exit(1)  # nobody listens any more
+
+    Worker(sys.stdin, send).serve()
+
+
+if __name__ == "__main__":
+    main()
