@@ -20,7 +20,8 @@ class Hub:
     Attributes:
         break_after: path -> bytes after which each answer breaks off (every time). once: the same, but one time only.
         damage: path -> how many answers have a wrong byte. gated: repositories that want a licence accepted.
-        slow: seconds between blocks. requests: (path, where the answer began).
+        slow: seconds between blocks. requests: (path, where the answer began). strangers: routes that do not exist here.
+        agents: how the callers introduced themselves.
     """
 
     repositories: dict[str, dict[str, bytes]]
@@ -32,6 +33,8 @@ class Hub:
     slow: float = 0.0
     down: bool = False
     requests: list[tuple[str, int]] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    agents: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
         hub = self
@@ -65,12 +68,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(urlsplit(self.path).path)
+        self.hub.agents.add(self.headers.get("User-Agent", ""))
         if self.hub.down:
             return self._refuse(503, None)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             return self._describe(match[1], match[2] or "main")
         if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
             return self._send_file(match[1], match[3])
+        self.hub.strangers.append(path)
         return self._refuse(404, "EntryNotFound")
 
     def _describe(self, repository: str, revision: str) -> None:

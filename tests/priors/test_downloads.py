@@ -106,6 +106,12 @@ def test_a_second_call_loads_nothing(hub):
     assert hub.requests == []
 
 
+def test_nothing_else_is_asked_or_told(hub):
+    fetch()
+    assert not hub.strangers
+    assert not [agent for agent in hub.agents if "torch" in agent or "agent" in agent]
+
+
 def test_licence_comes_first(hub, tmp_path):
     (tmp_path / "models" / "licences.json").unlink()
     with pytest.raises(DownloadError, match="accept-licence"):

@@ -242,14 +242,15 @@ def _hub() -> str:
 
 @contextmanager
 def _explained(model: Entry, source: Source) -> Iterator[None]:
-    """Turns the hub's errors into ours; its own progress bars stay silent."""
+    """Turns the hub's errors into ours; its own progress bars and telemetry stay silent."""
     import httpx2
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars  # type: ignore[attr-defined]
 
     again = "What has arrived is kept: the same command goes on there."
     group = "huggingface_hub.http_get"
     disable_progress_bars(group)
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # what else is installed here, and who asks, is nobody's business
     try:
         yield
     except errors.GatedRepoError as error:
