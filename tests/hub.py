@@ -20,7 +20,7 @@ class Hub:
     Attributes:
         break_after: path -> bytes after which each answer breaks off (every time). once: the same, but one time only.
         damage: path -> how many answers have a wrong byte. gated: repositories that want a licence accepted.
-        slow: seconds between blocks. requests: (path, where the answer began). strangers: routes that do not exist here.
+        slow: seconds between blocks. requests: (path, where the answer began). strangers: paths that do not exist here.
         agents: how the callers introduced themselves.
     """
 

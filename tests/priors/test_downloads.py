@@ -127,6 +127,15 @@ def test_a_broken_connection_is_resumed_within_the_call(hub):
     assert (folder / UNET).read_bytes() == repository()[UNET]
 
 
+def test_a_connection_that_breaks_again_and_again(hub, monkeypatch):
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    hub.break_after[UNET] = 700_000
+    folder = fetch()
+    starts = hub.starts(UNET)
+    assert len(starts) == 5 and starts == sorted(starts) and starts[-1] > 2_000_000
+    assert (folder / UNET).read_bytes() == repository()[UNET]
+
+
 def test_a_cancelled_download_is_resumed_by_the_next_call(hub):
     progress = Progress()
 
