@@ -101,14 +101,29 @@ def test_a_transition_and_its_event_are_one(store: Store) -> None:
     assert len(store.events(job.id)) == 3, "a refused transition leaves no trace"
 
 
-def test_recovery_requeues_what_was_running_and_gives_up_at_last(store: Store) -> None:
+def test_recovery_requeues_what_was_running(store: Store) -> None:
     job, _ = store.submit({})
-    for _ in range(2):
+    for _ in range(5):
         store.claim_next()
-        assert [j.life.state for j in store.recover()] == [State.QUEUED]
+        assert [(j.id, j.life.state) for j in store.recover()] == [(job.id, State.QUEUED)]
+    assert store.recover() == []
+
+
+def test_progress_makes_up_for_losses(store: Store) -> None:
+    job, _ = store.submit({})
+    error = {"code": "worker_lost", "message": "gone", "hint": "retry", "log_tail": []}
+    for loss in (1, 2):
+        store.claim_next()
+        lost = store.apply(job.id, Input.LOSE, error=error)
+        assert (lost.life.state, lost.life.losses, lost.error) == (State.QUEUED, loss, None)
     store.claim_next()
     store.add_event(job.id, "progress", {}, progress={"step": 3})
-    assert store.recover()[0].life.state is State.QUEUED, "progress makes up for losses"
+    assert store.apply(job.id, Input.LOSE, error=error).life.state is State.QUEUED
+    for _ in range(2):
+        store.claim_next()
+        lost = store.apply(job.id, Input.LOSE, error=error)
+    assert lost.life.state is State.FAILED
+    assert lost.error == error
 
 
 def test_what_is_not_there(store: Store) -> None:

@@ -194,6 +194,7 @@ class Store:
             life = step(job.life, event)
             if life == job.life:
                 return job
+            error = error if life.state is State.FAILED else None
             self._save(db, job_id, life, error)
             if (reported := report(job.life, life)) is not None:
                 self._append(db, job_id, reported, {**(data or {}), **(error or {})})
@@ -213,9 +214,9 @@ class Store:
             return self._read(db, job.id)
 
     def recover(self) -> list[Job]:
-        """At the start of a service: what was running has lost its worker."""
-        return [self.apply(job.id, Input.LOSE, {"reason": "the service stopped"}) for job in self.page(
-            state=State.RUNNING, limit=1_000_000)]  # fmt: skip
+        """At the start of a service: what was running when the last one died goes back into the queue."""
+        running = self.page(state=State.RUNNING, limit=1_000_000)
+        return [self.apply(job.id, Input.RELEASE, {"reason": "the service stopped"}) for job in running]
 
     # --- events -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ process.
 
 import io
 import json
+import logging
 import os
 import queue
 import sys
@@ -29,6 +30,8 @@ from dreamcraft3d.progress import Artifact, Event, Note, Progress, StageFinished
 from dreamcraft3d.server.artifacts import ARTIFACTS
 
 __all__ = ["Worker", "main"]
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 2.0
 STEP_SECONDS = 0.5
@@ -154,6 +157,7 @@ class Worker:
 
     def _outcome(self, order: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
         with logging_to(folder / "log.txt"):
+            logger.info("job %s", order["job"])
             try:
                 report = self._compute(order, folder, progress)
                 return {"outcome": "finished", "report": {k: report.get(k) for k in ("seconds", "faces", "metrics")}}
@@ -287,6 +291,8 @@ def main() -> None:
         except (BrokenPipeError, ValueError):
             os._exit(1)  # nobody listens any more
 
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
+    logging.getLogger("dreamcraft3d").setLevel(logging.INFO)
     Worker(sys.stdin, send).serve()
 
 
