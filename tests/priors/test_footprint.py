@@ -1,11 +1,13 @@
 """Memory of the real networks without data: live bytes are counted right, and the configurations are the real ones."""
 
 import json
+import sys
 from importlib import resources
 
 import pytest
 import torch
 
+from dreamcraft3d.errors import MissingDependencyError
 from dreamcraft3d.priors import footprint
 from dreamcraft3d.priors.footprint import LiveBytes, skeleton
 from dreamcraft3d.priors.models import catalogue, network
@@ -99,6 +101,14 @@ def test_every_network_belongs_to_a_model():
     assert sorted(file.name.removesuffix(".json") for file in folder.iterdir()) == NAMES
     for name in NAMES:
         assert set(json.loads((folder / f"{name}.json").read_text())) == {"kind", "parameters", "config"}
+
+
+@pytest.mark.parametrize(("library", "name"), [("transformers", "clip-text-l"), ("peft", "unet-sd-1")])
+def test_a_missing_library_is_named(library, name, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingDependencyError, match=library) as caught:
+        footprint.add_adapters(skeleton(name), (4,))
+    assert "dreamcraft3d[models]" in caught.value.remedy
 
 
 def test_adapters_train_and_the_base_does_not():

@@ -7,6 +7,7 @@ that keeps no score matrix is assumed (torch's own on CUDA).
 """
 
 import gc
+import importlib
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from dreamcraft3d.errors import MissingDependencyError
 from dreamcraft3d.priors.models import network
 
 __all__ = [
@@ -111,9 +113,7 @@ def skeleton(name: str, *, dtype: torch.dtype = torch.float16) -> nn.Module:
         if hasattr(diffusers, record["kind"]):
             built = getattr(diffusers, record["kind"])(**record["config"])
         else:
-            import transformers
-
-            kind = getattr(transformers, record["kind"])
+            kind = getattr(_library("transformers"), record["kind"])
             built = kind(kind.config_class(**record["config"]))
     module: nn.Module = nn.Module.to(built, dtype)  # diffusers' own warns that weights on the disk may want fp32 parts
     return module.eval().requires_grad_(False)
@@ -121,19 +121,28 @@ def skeleton(name: str, *, dtype: torch.dtype = torch.float16) -> nn.Module:
 
 def add_adapters(unet: nn.Module, ranks: tuple[int, ...]) -> int:
     """Adds one low-rank adapter (fp32, attention layers) per rank; the last one trains. Returns their parameters."""
-    from peft import LoraConfig
-
+    peft = _library("peft")
     targets = ["to_q", "to_k", "to_v", "to_out.0"]
     before = {id(parameter) for parameter in unet.parameters()}
     adapted: Any = unet
     with META, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # two adapters are what we want
         for index, rank in enumerate(ranks):
-            adapted.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), f"adapter{index}")
+            adapted.add_adapter(peft.LoraConfig(r=rank, lora_alpha=rank, target_modules=targets), f"adapter{index}")
     added = [parameter for parameter in unet.parameters() if id(parameter) not in before]
     for parameter in added:
         parameter.data = parameter.data.float()
     return sum(parameter.numel() for parameter in added)
+
+
+def _library(name: str) -> Any:
+    """An optional library. Raises MissingDependencyError without it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"The public models need {name}, which is not installed.", "Run: pip install 'dreamcraft3d[models]'."
+        ) from error
 
 
 def sample_size(name: str) -> int:
