@@ -5,6 +5,7 @@
     python3 build.py demo               set up what is missing, then turn examples/mushroom.png into a mesh
     python3 build.py test [--fast] ...  set up what is missing, then run the tests (further words go to pytest)
     python3 build.py lint               ruff and mypy
+    python3 build.py package            the Blender extension's zip, and a repository that Blender can install it from
 
 All of it may be repeated and interrupted: what is already there is not done again. The installed state is a stamp in
 .venv, written last and named by what was installed (pyproject.toml and Python); without a fitting stamp the
@@ -25,6 +26,7 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +42,22 @@ RUN: tuple[str, ...] = ()
 
 DEVELOP = ("dev",)
 """Optional parts that tests and checks need."""
+
+DIST = ROOT / "dist"
+"""Where packages go."""
+
+BACKEND_SOURCES = (
+    "backend/dreamcraft3d",
+    "pyproject.toml",
+    "setup.py",
+    "MANIFEST.in",
+    "blender_manifest.toml",
+    "README.md",
+    "LICENSE",
+)
+"""What the backend's wheel is made of."""
+
+LEFTOVERS = shutil.ignore_patterns("__pycache__", "*.pyc", "*.egg-info", ".*")
 
 VALIDATOR = "gltf-validator@2.0.0-dev.3.10"
 
@@ -57,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     testing = commands.add_parser("test", help="set up what is missing, then run the tests")
     testing.add_argument("--fast", action="store_true", help="leave out the slow ones")
     commands.add_parser("lint", help="ruff and mypy")
+    commands.add_parser("package", help="the Blender extension's zip, and a repository to install it from")
     known, rest = parser.parse_known_args(arguments)
     if rest and known.command != "test":
         parser.error(f"unknown words: {' '.join(rest)}")
@@ -67,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return demo()
         if known.command == "lint":
             return lint()
+        if known.command == "package":
+            return package()
         return test(rest, fast=known.fast)
     except BuildError as error:
         print(f"build.py: {error}", file=sys.stderr)
@@ -113,6 +134,71 @@ def lint() -> int:
     install(DEVELOP)
     checks = (["-m", "ruff", "check", "."], ["-m", "ruff", "format", "--check", "."], ["-m", "mypy"])
     return max(run(check) for check in checks)
+
+
+# --- packaging ------------------------------------------------------------------------------------
+
+
+def package() -> int:
+    """dist/dreamcraft-VERSION.zip, validated, and dist/repository with its index.json.
+
+    What is packed is staged first: the manifest, the extension's modules, and the backend's wheel beside them (which
+    Blender never installs: the extension gives it to a Python of its own).
+    """
+    install(DEVELOP)
+    tool = extension_tool()
+    with tempfile.TemporaryDirectory() as folder:
+        staged = stage(Path(folder))
+        DIST.mkdir(exist_ok=True)
+        for old in DIST.glob("dreamcraft-*.zip"):
+            old.unlink()
+        blender_ext(tool, "build", "--source-dir", str(staged), "--output-dir", str(DIST))
+    (archive,) = DIST.glob("dreamcraft-*.zip")
+    blender_ext(tool, "validate", str(archive))
+    repository = DIST / "repository"
+    shutil.rmtree(repository, ignore_errors=True)
+    repository.mkdir()
+    shutil.copy2(archive, repository)
+    blender_ext(tool, "server-generate", "--repo-dir", str(repository))
+    say(
+        f"{archive.relative_to(ROOT)} ({archive.stat().st_size >> 20} MB) and {repository.relative_to(ROOT)}/index.json"
+    )
+    return 0
+
+
+def stage(folder: Path) -> Path:
+    """A folder with exactly what goes into the zip."""
+    staged, source = folder / "extension", folder / "source"
+    shutil.copytree(ROOT / "dreamcraft_blender", staged, ignore=LEFTOVERS)
+    shutil.copy2(ROOT / "blender_manifest.toml", staged)
+    shutil.copy2(ROOT / "LICENSE", staged)
+    for name in BACKEND_SOURCES:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=LEFTOVERS)
+        else:
+            shutil.copy2(ROOT / name, target)
+    say("building the backend's wheel")
+    wheel = ["-m", "pip", "wheel", "--disable-pip-version-check", "--quiet", "--no-deps", "--wheel-dir"]
+    if run([*wheel, str(staged / "backend"), str(source)]) != 0:
+        raise BuildError("the backend's wheel could not be built; pip's message is above.")
+    return staged
+
+
+def extension_tool() -> Path:
+    """Blender's own packager: a plain Python script that comes with the bpy package."""
+    found = sorted(VENV.glob("**/site-packages/bpy/*/scripts/addons_core/bl_pkg/cli/blender_ext.py"))
+    if not found:
+        raise BuildError("Blender's packager is missing. Use Python 3.11 for .venv: its bpy package brings it.")
+    return found[-1]
+
+
+def blender_ext(tool: Path, *words: str) -> None:
+    """One command of Blender's packager; what it says is shown."""
+    say(f"extension {words[0]}")
+    if run([str(tool), *words]) != 0:
+        raise BuildError(f"extension {words[0]} found a fault; it is named above.")
 
 
 # --- setting up -----------------------------------------------------------------------------------

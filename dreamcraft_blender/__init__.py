@@ -9,7 +9,18 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-MODULES = ("translations", "properties", "advanced", "preferences", "operators", "panels", "session", "commands")
+MODULES = (
+    "translations",
+    "properties",
+    "advanced",
+    "preferences",
+    "pictures",
+    "operators",
+    "upkeep",
+    "panels",
+    "session",
+    "commands",
+)
 """In the order of registration; each has register() and unregister()."""
 
 

@@ -7,6 +7,7 @@ one and waits for it, without ever blocking.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -311,6 +312,12 @@ class Launcher:
                 text = f"The backend cannot be ended: {error.strerror}."
                 raise Problem("silent", text, "End the process dreamcraft3d by hand.") from error
         self.reap()
+
+    def terminate(self) -> None:
+        """Asks a service of this machine to end; it keeps what its running job has done."""
+        if self.state is not None and self.fixed is None and alive(self.state.pid):
+            with contextlib.suppress(OSError):
+                os.kill(self.state.pid, signal.SIGTERM)
 
     def reap(self) -> None:
         """Takes note of a child that has ended, so that it does not stay as a zombie."""

@@ -41,6 +41,7 @@ class Link:
         self.problem: Problem | None = None
         self.server: dict[str, Any] = {}
         self.boot_id = ""
+        self._resting = False
         self._needed = needed
         self._connecting: Task[dict[str, Any]] | None = None
         self._watch: Task[None] = pump.run(self._watching())
@@ -52,6 +53,7 @@ class Link:
     def ensure(self, *, start: bool = True) -> Task[dict[str, Any]]:
         """Attaches (or starts); the same task for all who ask while it is under way."""
         if self._connecting is None or self._connecting.done:
+            self._resting = self._resting and not start
             self._connecting = self.pump.run(self._connect(start=start))
         return self._connecting
 
@@ -63,6 +65,16 @@ class Link:
         while not task.done:
             yield Pause(0.05)
         return task.outcome()
+
+    def rest(self) -> None:
+        """The user stops the service: that it goes away is no problem then."""
+        self._resting = True
+
+    def reconnected(self) -> Flow[dict[str, Any]]:
+        """Flow: forgets what is known of the service and connects anew."""
+        self.pump.endpoint = None
+        self.state, self.problem = LinkState.CONNECTING, None
+        return (yield from self.connected())
 
     def close(self) -> None:
         self.pump.close()
@@ -122,6 +134,9 @@ class Link:
         if problem.code == "stopped":
             self.pump.endpoint = None
             self.state = LinkState.STOPPED
+            if self._resting:
+                self.state, self.problem = LinkState.IDLE, None
+                return
         else:
             self.state = LinkState.FAILED
         self.problem = problem

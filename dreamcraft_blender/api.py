@@ -1,0 +1,160 @@
+"""DreamCraft for scripts: in the window, in `--background`, and under `blender --command dreamcraft`.
+
+    from bl_ext.user_default.dreamcraft import api
+
+    item = api.generate("mug.png", preset="preview", seed=7).object        # waits
+    api.generate("mug.png", wait=False, on_done=lambda result: print(result.object))   # does not
+
+A picture is a path, bytes, or one of Blender's images. Everything that can go wrong is a `Problem` with a `message`, a
+`remedy` and a `code`. Other kinds of jobs (refining a mesh, batches) belong here too: they build a `Submission` of their
+own and share `run`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from . import importer, jobs, pictures, session
+from .client import Flow
+from .problems import Problem
+from .submission import Picture, Submission, build
+
+__all__ = ["Handle", "Problem", "Result", "generate"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a job: the object in the scene (None if it was not wanted), its files, and the service's report."""
+
+    job: str
+    object: Any
+    glb: Path
+    report: Mapping[str, Any]
+
+
+@dataclass
+class Handle:
+    """A job on its way. Blender's timer moves it on; `wait` does so where no timer runs."""
+
+    task: Any
+
+    @property
+    def done(self) -> bool:
+        return self.task.done
+
+    def wait(self, seconds: float | None = None) -> Result:
+        """The result; raises the `Problem` of a job that failed."""
+        return session.get().wait(self.task, seconds=seconds)
+
+    def cancel(self) -> None:
+        """Stops following. The job itself goes on; `bpy.ops.dreamcraft.job_action(action="cancel")` stops it."""
+        self.task.cancel()
+
+
+def generate(
+    image: "bpy.types.Image | Path | str | bytes",
+    *,
+    preset: str = "preview",
+    prompt: str = "",
+    seed: int = 0,
+    settings: Mapping[str, Any] | None = None,
+    mask: "Path | str | bytes | None" = None,
+    name: str = "",
+    scene: "bpy.types.Scene | None" = None,
+    location: tuple[float, float, float] | None = None,
+    height: float = 1.0,
+    mark_asset: bool = False,
+    link: bool = True,
+    wait: bool = True,
+    seconds: float | None = None,
+    on_progress: Callable[[jobs.Job], None] = lambda job: None,
+    on_done: Callable[[Result], None] = lambda result: None,
+    on_problem: Callable[[Problem], None] = lambda problem: None,
+) -> "Result | Handle":
+    """One picture to one object.
+
+    Args:
+        settings: any setting of the backend by dotted key, as {"coarse_nerf.steps": 400}. height: in scene units.
+        location: of the object's base; the 3D cursor if None. link: False only fetches the files.
+        wait: True blocks and returns a `Result`; False returns a `Handle` and calls back.
+    Raises:
+        Problem: with its remedy (also as `on_problem`, when nothing waits).
+    """
+    current, scene = session.get(), scene or bpy.context.scene
+    picture = picture_from(image)
+    placement = importer.Placement(
+        name=prompt or name or Path(picture.name).stem,
+        location=tuple(location if location is not None else scene.cursor.location),
+        height=height,
+    )
+
+    def made(server: Mapping[str, Any]) -> Submission:
+        values = {"seed": seed, **(settings or {})}
+        return build(
+            picture, server=server, preset=preset, prompt=prompt, name=placement.name, settings=values, mask=read(mask)
+        )
+
+    task = current.pump.run(
+        run(current, made, scene.name if link else "", placement, mark_asset, on_progress, on_done, on_problem)
+    )
+    handle = Handle(task)
+    return handle.wait(seconds) if wait else handle
+
+
+def run(current, made, scene, placement, mark, on_progress, on_done, on_problem) -> Flow[Result]:
+    """Flow: connects, sends what `made` makes for this service, follows, fetches, imports."""
+    try:
+        server = yield from current.link.connected()
+        job = yield from current.submit(made(server))
+        job = yield from jobs.follow(job.id, seen=lambda found: (current.know([found]), on_progress(found)))
+        path = yield from current.fetch_result(job)
+        report = importer.read_report(path.with_name("report.json"))
+        item = None
+        if scene:
+            if scene not in bpy.data.scenes:
+                text = f"The scene {scene} is gone."
+                raise Problem("no_scene", text, "Import the result from the list of jobs.")
+            remembered = importer.remembered(job, report, placement.name)
+            place = importer.Placement(placement.name, placement.location, placement.height, remembered)
+            item = importer.import_model(path, bpy.data.scenes[scene], place)
+            if mark:
+                importer.mark_asset(item, path.with_name("preview.webp"), placement.name)
+        result = Result(job.id, item, path, report)
+    except Problem as problem:
+        on_problem(problem)
+        raise
+    on_done(result)
+    return result
+
+
+def picture_from(image) -> Picture:
+    """Whatever names a picture, as bytes."""
+    if isinstance(image, bpy.types.Image):
+        return pictures.picture_of(image)
+    if isinstance(image, bytes):
+        return Picture(image)
+    path = Path(bpy.path.abspath(str(image)))
+    return Picture(read(path) or b"", path.name)
+
+
+def read(file) -> bytes | None:
+    """The bytes of a file that the caller named."""
+    if file is None or isinstance(file, bytes):
+        return file
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        text = f"Cannot read {file}: {error.strerror or error}."
+        raise Problem("no_image", text, "Check the path.") from error
+
+
+def known_jobs(seconds: float = 20.0) -> Iterator[jobs.Job]:
+    """The newest jobs of the backend (which is started if need be), the newest first."""
+    current = session.get()
+    current.wait(current.pump.run(current.link.connected()), seconds=seconds)
+    found = current.wait(current.pump.run(jobs.listed()), seconds=seconds)
+    current.know(found, all_of_them=True)
+    return iter(found)

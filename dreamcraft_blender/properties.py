@@ -1,0 +1,192 @@
+"""What the panel edits: settings in the scene (saved in the .blend), and the list of jobs in the window manager (not).
+
+No secret is ever a scene property. Jobs that this file still waits for are kept in the scene too (`pending`), so that a
+file saved in the middle finds its job again.
+"""
+
+import bpy
+from bpy.props import (
+    BoolProperty,
+    CollectionProperty,
+    EnumProperty,
+    FloatProperty,
+    FloatVectorProperty,
+    IntProperty,
+    PointerProperty,
+    StringProperty,
+)
+
+NUMBERS = {"preview": 0, "fast": 1, "balanced": 2, "paper": 3}
+"""Fixed numbers of known presets: Blender saves an enum as its number."""
+
+ICONS = {
+    "queued": "TIME",
+    "running": "RENDER_ANIMATION",
+    "paused": "PAUSE",
+    "finished": "CHECKMARK",
+    "failed": "ERROR",
+    "cancelled": "X",
+}
+
+_items: list[tuple[str, str, str, int]] = []
+"""The preset menu's words; Blender does not keep them alive itself."""
+
+
+def preset_items(self, context):
+    """The service's presets; before it is known, the one that it surely has."""
+    from . import session
+
+    found = session.presets()
+    rows = []
+    for index, preset in enumerate(found or [{"name": "preview"}]):
+        name = str(preset["name"])
+        title = str(preset.get("title") or name.capitalize())
+        rows.append((name, title, str(preset.get("description") or ""), NUMBERS.get(name, 10 + index)))
+    if rows != _items:
+        _items[:] = rows
+    return _items
+
+
+def picture_changed(self, context):
+    if self.picture is not None:
+        self.picture.preview_ensure()
+    mask_changed(self, context)
+
+
+def mask_changed(self, context):
+    from . import session
+
+    session.look_at_picture(self)
+
+
+def preset_changed(self, context):
+    from . import session
+
+    session.preset_changed(self.preset)
+
+
+class DREAMCRAFT_PG_pending(bpy.types.PropertyGroup):
+    """A job whose object this scene waits for, and where it goes."""
+
+    job: StringProperty()
+    location: FloatVectorProperty(subtype="XYZ")
+    height: FloatProperty(default=1.0)
+    mark_asset: BoolProperty()
+    live: BoolProperty()
+    live_object: StringProperty()
+    prompt: StringProperty()
+    imported: BoolProperty()
+
+
+class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
+    """The form."""
+
+    picture: PointerProperty(
+        type=bpy.types.Image,
+        name="Picture",
+        description="The object, seen from its front; anything that Blender can show",
+        update=picture_changed,
+    )
+    prompt: StringProperty(name="Prompt", description="What the picture shows, in a few words; names the object")
+    preset: EnumProperty(
+        name="Preset", description="How much time the result may take", items=preset_items, update=preset_changed
+    )
+    seed: IntProperty(name="Seed", description="Same seed, same result; another seed, another guess of the back", min=0)
+    elevation: FloatProperty(
+        name="Picture Elevation",
+        description="Height of the camera that took the picture in degrees: 0 is level, 20 slightly from above",
+        min=-80.0,
+        max=80.0,
+        precision=1,
+        step=100,
+        update=mask_changed,
+    )
+    target_faces: IntProperty(
+        name="Target Faces",
+        description="Largest number of triangles; 0 leaves it to the preset",
+        min=0,
+        max=500_000,
+        step=1000,
+    )
+    texture_size: EnumProperty(
+        name="Texture Size",
+        description="Side of the texture in pixels",
+        items=[
+            ("PRESET", "As Preset", "What the preset says"),
+            ("512", "512", ""),
+            ("1024", "1024", ""),
+            ("2048", "2048", ""),
+            ("4096", "4096", ""),
+        ],
+    )
+    mask_source: EnumProperty(
+        name="Mask",
+        description="How the object is told from its background",
+        items=[
+            (
+                "AUTO",
+                "Automatic",
+                "Take the picture's transparency; if it has none, remove the background",
+                "SHADERFX",
+                0,
+            ),
+            ("ALPHA", "Alpha", "Take the picture's alpha channel as it is", "IMAGE_RGB_ALPHA", 1),
+            ("IMAGE", "Painted", "Take another image: white is the object", "BRUSH_DATA", 2),
+        ],
+        update=mask_changed,
+    )
+    mask_image: PointerProperty(
+        type=bpy.types.Image,
+        name="Mask Image",
+        description="White where the object is, as large as the picture",
+        update=mask_changed,
+    )
+    height: FloatProperty(
+        name="Height",
+        description="Height of the imported object",
+        default=1.0,
+        min=0.001,
+        soft_max=10.0,
+        subtype="DISTANCE",
+    )
+    mark_asset: BoolProperty(
+        name="Mark as Asset", description="Put the object into the Asset Browser, with its picture"
+    )
+    live: BoolProperty(
+        name="Live Object",
+        description="Show the shape so far in the scene while the job runs; the final object replaces it",
+        default=True,
+    )
+    pending: CollectionProperty(type=DREAMCRAFT_PG_pending)
+
+
+class DREAMCRAFT_PG_job(bpy.types.PropertyGroup):
+    """One line of the list; what it shows is looked up by id. Its `name` is the job's."""
+
+    job: StringProperty()
+    state: StringProperty()
+
+
+class DREAMCRAFT_PG_session(bpy.types.PropertyGroup):
+    """What lives as long as the window."""
+
+    jobs: CollectionProperty(type=DREAMCRAFT_PG_job)
+    active: IntProperty(name="Job", description="The job that the buttons are about")
+
+
+CLASSES = (DREAMCRAFT_PG_pending, DREAMCRAFT_PG_settings, DREAMCRAFT_PG_job, DREAMCRAFT_PG_session)
+
+
+def register():
+    for item in CLASSES:
+        bpy.utils.register_class(item)
+    bpy.types.Scene.dreamcraft = PointerProperty(type=DREAMCRAFT_PG_settings)
+    bpy.types.WindowManager.dreamcraft = PointerProperty(type=DREAMCRAFT_PG_session)
+
+
+def unregister():
+    del bpy.types.WindowManager.dreamcraft
+    del bpy.types.Scene.dreamcraft
+    for item in reversed(CLASSES):
+        bpy.utils.unregister_class(item)
+    _items.clear()
