@@ -31,7 +31,7 @@ from dreamcraft3d.server.artifacts import ARTIFACTS
 
 __all__ = ["Worker", "main"]
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("dreamcraft3d.server.worker")  # its own name is __main__
 
 BEAT_SECONDS = 2.0
 STEP_SECONDS = 0.5
