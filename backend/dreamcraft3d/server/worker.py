@@ -260,8 +260,10 @@ def write_webp(png: bytes, path: Path) -> None:
 
     from dreamcraft3d.workspace import atomic_path
 
+    picture = Image.open(io.BytesIO(png))
+    picture.load()
     with atomic_path(path) as temporary:
-        Image.open(io.BytesIO(png)).save(temporary, "WEBP", quality=85)
+        picture.save(temporary, "WEBP", quality=85)
 
 
 def write_rgba(rgba: Any, path: Path) -> None:
