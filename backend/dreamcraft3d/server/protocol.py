@@ -41,8 +41,11 @@ PROTOCOL_MIN = 1
 
 UploadId = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="What POST /v1/uploads answered.")]
 JobId = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
-Setting = bool | int | float | str | list[Any] | None
-"""Any value of a setting; which one a key takes is checked against the configuration."""
+Number = Annotated[int, Field(ge=-(2**63), lt=2**63)] | Annotated[float, Field(allow_inf_nan=False)]
+Word = Annotated[str, Field(max_length=1000)]
+Points = Annotated[list[Number | Annotated[list[Number], Field(max_length=2)]], Field(max_length=100)]
+Setting = bool | Number | Word | Points | None
+"""The value of a setting: what JSON has, or points of a schedule. Which one a key takes, the configuration knows."""
 
 
 class Asked(BaseModel):
@@ -208,6 +211,7 @@ class HealthView(View):
     """A sign of life."""
 
     ok: Literal[True] = True
+    boot_id: str
     busy: bool
     queued: int
 
@@ -261,7 +265,7 @@ class ServerView(View):
     device: DeviceView
     presets: list[PresetView]
     models: list[ModelView]
-    settings_schema: Annotated[dict[str, Any], Field(alias="schema")]
+    settings_schema: Annotated[dict[str, Any], Field(serialization_alias="schema")]
     """JSON schema of all settings, with ranges and meanings"""
     limits: dict[str, int]
     disk_free: int

@@ -113,7 +113,9 @@ def check_upload_mesh(path: Path, *, field: str) -> None:
     """Raises ``ServiceError`` for what is no binary glTF."""
     with path.open("rb") as file:
         if file.read(4) != GLB_MAGIC:
-            raise ServiceError(422, "bad_mesh", f"The {field} is not a GLB file.", "Export it as glTF Binary.", field=field)
+            raise ServiceError(
+                422, "bad_mesh", f"The {field} is not a GLB file.", "Export it as glTF Binary.", field=field
+            )
 
 
 def _take(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:
