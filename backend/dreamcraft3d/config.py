@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from dreamcraft3d.errors import ConfigError
 
 __all__ = [
+    "BootstrapConfig",
     "CoarseNerfConfig",
     "ExportConfig",
     "GenerateConfig",
@@ -253,6 +254,42 @@ class GeometryConfig(Record):
     guidance: GuidanceConfig = GuidanceConfig()
 
 
+class BootstrapConfig(Record):
+    """Variational score distillation of the texture, and the rounds that teach the prior this object (section 6.7).
+
+    It is the 2D prior that learns if the stage has one, otherwise the 3D-aware one; another one keeps its form.
+    """
+
+    form: Literal["none", "vsd", "bsd"] = "none"
+    """none: as texture.guidance.form says; vsd: against the renders' own score; bsd: and the prior learns the object"""
+    rounds: Count = 2
+    """bsd: how often new pictures of the object are made and learnt, evenly over the stage"""
+    round_steps: Count = 200
+    """bsd: learning steps of each round; they come on top of the stage's steps"""
+    round_views: Count = 8
+    """bsd: improved renders of each round; the reference picture is always among what is learnt"""
+    strength: Schedule = ((0.0, 0.5), (1.0, 0.1))
+    """bsd: noise level from which renders are improved, first to last round, fraction of the prior's timesteps"""
+    sampling_steps: Count = 25
+    """bsd: denoising steps from pure noise; an improvement takes its share of them"""
+    sampling_cfg: Finite = 7.5
+    """bsd: guidance scale of the improvements"""
+    sampler: Literal["frozen", "personal"] = "frozen"
+    """bsd: who improves: the prior as it came, or as it has learnt so far"""
+    batch: Count = 1
+    """bsd: pictures per learning step"""
+    personal_rank: Count = 16
+    """rank of the adapter that learns the object"""
+    variational_rank: Count = 4
+    """rank of the adapter that learns the renders"""
+    lr_personal: Positive = 1e-4
+    """learning rate of the former"""
+    lr_variational: Positive = 1e-4
+    """learning rate of the latter"""
+    dropout: Fraction = 0.1
+    """how often an adapter learns without being told what it sees, and without being told from where"""
+
+
 class TextureConfig(Record):
     """Stage 3: texture of the finished mesh (method section 11)."""
 
@@ -280,6 +317,7 @@ class TextureConfig(Record):
     """pairs of points where that is asked"""
     smooth_distance: Positive = 0.01
     """distance within the pairs"""
+    bootstrap: BootstrapConfig = BootstrapConfig()
     guidance: GuidanceConfig = GuidanceConfig()
     hash_grid: HashGridConfig = HashGridConfig()
 
@@ -300,6 +338,8 @@ class RefineConfig(Record):
 
     strength: Fraction = 1.0
     """how far the texture may move from the present one; 0 returns it unchanged"""
+    elevation: tuple[Finite, Finite] | None = None
+    """range of the novel views' camera heights, degrees; null = that of texture.guidance"""
     overlap: Literal["auto", "error", "owner", "average"] = "auto"
     """where faces share texels: owner = the lowest face paints; auto = owner for mirrored halves and small overlaps"""
     unseen: Literal["keep", "fill"] = "keep"

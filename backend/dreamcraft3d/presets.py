@@ -56,6 +56,7 @@ def oracle() -> dict[str, Any]:
         "geometry.render_size": 128,
         "texture.steps": 160,
         "texture.render_size": 256,
+        "refine.elevation": (-60.0, 75.0),
         "export.target_faces": 10_000,
     }
 

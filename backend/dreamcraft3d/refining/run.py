@@ -163,7 +163,7 @@ def _paint(
     config, strength = plan.config, plan.config.refine.strength
     upstream = fingerprint(config.refine, request_digest(plan.request), reference_digest(reference))
     stages = Stages(config, workspace, progress, reference, shelf, upstream=upstream)
-    settings = weakened(config.texture, strength)
+    settings = texture_settings(config)
     texture = stages.run(
         "texture",
         settings,
@@ -197,15 +197,19 @@ def _fitted(
     return Texture(colour).at
 
 
-def weakened(settings: TextureConfig, strength: float) -> TextureConfig:
-    """The texture stage with its noise levels scaled: a strength below 1 lets the priors change less.
+def texture_settings(config: GenerateConfig) -> TextureConfig:
+    """The texture stage of a refinement: its own camera heights, and its noise levels times the strength.
 
-    >>> weakened(TextureConfig(), 0.5).guidance.t_high
+    >>> texture_settings(GenerateConfig(refine=RefineConfig(strength=0.5))).guidance.t_high
     0.425
     """
-    guidance = settings.guidance
-    scaled = {"t_low": _scaled(guidance.t_low, strength), "t_high": _scaled(guidance.t_high, strength)}
-    return settings.model_copy(update={"guidance": guidance.model_copy(update=scaled)})
+    guidance, strength = config.texture.guidance, config.refine.strength
+    changed = {
+        "t_low": _scaled(guidance.t_low, strength),
+        "t_high": _scaled(guidance.t_high, strength),
+        "elevation": config.refine.elevation or guidance.elevation,
+    }
+    return config.texture.model_copy(update={"guidance": guidance.model_copy(update=changed)})
 
 
 def _scaled(schedule: Schedule, factor: float) -> Schedule:
