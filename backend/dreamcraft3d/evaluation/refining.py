@@ -6,6 +6,7 @@ the exact prior, the reference picture and the mesh's own texture coordinates.
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,7 @@ def evaluate_refine(
     start = greyed(truth)
     shelf = FixedPriors(OraclePrior(look, image_size=config.oracle_size))
     result = refine(start, config, workspace, progress, shelf=shelf, reference=reference)
-    return result, [score for score in _scores(result, start, truth)]
+    return result, _scores(result, start, truth)
 
 
 def greyed(request: RefineRequest) -> RefineRequest:
@@ -121,7 +122,7 @@ def greyed(request: RefineRequest) -> RefineRequest:
     return replace(request, header=request.header.model_copy(update={"targets": targets}), files=files)
 
 
-def _largest(pixels: NDArray[np.generic]) -> float:
+def _largest(pixels: NDArray[Any]) -> float:
     return float(np.iinfo(pixels.dtype).max) if pixels.dtype.kind == "u" else 1.0
 
 

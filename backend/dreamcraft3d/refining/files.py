@@ -1,5 +1,6 @@
 """Refining a mesh file: GLB or OBJ in, the same file with other images out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dreamcraft3d.workspace import Workspace, atomic_path
 
 __all__ = ["RefinedFile", "open_mesh", "refine_file", "request_for"]
 
-READERS = {".glb": read_glb, ".obj": read_obj}
+READERS: dict[str, Callable[[Path], GlbFile | ObjFile]] = {".glb": read_glb, ".obj": read_obj}
 
 
 @dataclass(frozen=True)
@@ -73,20 +74,16 @@ def refine_file(
     Raises:
         as `refine`.
     """
-    mesh = open_mesh(path)
+    mesh, folder = open_mesh(path), workspace.file("mesh")
+    if (folder / path.name).resolve() == path.resolve():
+        raise InputError(f"The result would overwrite {path}.", "Choose another --out folder.")
     request = request_for(mesh, config, picture=picture, slots=slots, prompt=prompt)
     painted = [target.slot for target in request.header.targets]
     for note in mesh.notes(painted) if isinstance(mesh, GlbFile) else []:
         progress.warn(note)
     result = refine(request, config, workspace, progress, shelf=shelf)
     images = {image.slot: image.path.read_bytes() for image in result.images}
-    if isinstance(mesh, GlbFile):
-        files = {path.name: with_images(mesh, images)}
-    else:
-        files = mesh.with_images(images)
-    folder = workspace.file("mesh")
-    if (folder / path.name).resolve() == path.resolve():
-        raise InputError(f"The result would overwrite {path}.", "Choose another --out folder.")
+    files = {path.name: with_images(mesh, images)} if isinstance(mesh, GlbFile) else mesh.with_images(images)
     for name, data in files.items():
         with atomic_path(folder / name) as temporary:
             temporary.write_bytes(data)

@@ -22,7 +22,14 @@ __all__ = ["GlbFile", "MeshPicture", "read_glb"]
 
 NO_MATERIAL = 2**15 - 1
 TRIANGLES = 4
-COMPONENTS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
+COMPONENTS: dict[int, Any] = {
+    5120: np.int8,
+    5121: np.uint8,
+    5122: np.int16,
+    5123: np.uint16,
+    5125: np.uint32,
+    5126: np.float32,
+}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
 ENDINGS = {"OPAQUE": "NONE", "MASK": "STRAIGHT", "BLEND": "STRAIGHT"}
 TO_BLENDER = np.array([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
@@ -179,11 +186,14 @@ class GlbFile:
         shape, strides = (accessor["count"], width), (stride, kind.itemsize)
         values = np.ndarray(shape, kind, self.binary, start, strides).astype(kind.newbyteorder("="))
         if accessor.get("normalized"):
-            return np.maximum(values.astype(np.float64) / np.iinfo(values.dtype).max, -1.0)
-        return values
+            largest = float(np.iinfo(COMPONENTS[accessor["componentType"]]).max)
+            return np.asarray(np.maximum(values.astype(np.float64) / largest, -1.0))
+        return np.asarray(values)
 
     def _soup(self) -> tuple[TriangleSoup, Occluders | None]:
-        parts, hidden, done = [], [], set()
+        parts: list[tuple[Array, ...]] = []
+        hidden: list[tuple[Array, ...]] = []
+        done: set[int] = set()
         for mesh, matrix in self._placed():
             for primitive in self.document["meshes"][mesh]["primitives"]:
                 if primitive.get("mode", TRIANGLES) != TRIANGLES:

@@ -136,7 +136,7 @@ def _parse(text: str) -> _Lines:
         if word == "v":
             lines.position.append([float(value) for value in rest.split()[:3]])
         elif word == "vt":
-            lines.coordinate.append([float(value) for value in (rest.split() + ["0"])[:2]])
+            lines.coordinate.append([float(value) for value in [*rest.split(), "0"][:2]])
         elif word == "f":
             if slot < 0:
                 slot = numbers.setdefault("", len(numbers))

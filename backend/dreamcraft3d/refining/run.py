@@ -172,6 +172,9 @@ def _paint(
         lambda texture, cameras: render_mesh(surface.mesh, texture.colour, cameras, PREVIEW_SIZE),
         Draft(Texture, lambda _: surface.mesh, lambda texture: texture.at),
     )
+    if plan.request.header.prompt and config.priors_of("texture")[1] is None:
+        warnings.append("The prompt is not used: no prior of this preset reads text.")
+        progress.warn(warnings[-1])
     before = _fitted(surface, present, settings, config.seed) if strength < 1.0 else None
     views = looks(surface, settings.guidance.elevation, orbit(reference.elevation, 0.0))
     if views.inside_out:
