@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the user can fix it (one line that says what and how); 3 t
 """
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -100,7 +101,10 @@ def save(result, out):
         if out.suffix.lower() == ".glb":
             out.write_bytes(result.glb.read_bytes())
         else:
-            bpy.ops.wm.save_as_mainfile(filepath=str(out.absolute()), compress=True)
+            with contextlib.redirect_stdout(
+                sys.stderr
+            ):  # Blender says that it saved; our standard output is the result's
+                bpy.ops.wm.save_as_mainfile(filepath=str(out.absolute()), compress=True)
     except (OSError, RuntimeError) as error:
         raise Problem("read_only", f"Cannot write {out}: {error}.", "Choose another --out.") from error
 

@@ -137,6 +137,7 @@ def collection_of(scene):
 def select(item):
     """Makes the object the only selected and the active one, where the window shows its scene."""
     layer = bpy.context.view_layer
+    layer.update()  # so that it knows the new object
     if item.name not in layer.objects:
         return
     for other in layer.objects:

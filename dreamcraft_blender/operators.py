@@ -80,14 +80,22 @@ class DREAMCRAFT_OT_generate(Reporting, bpy.types.Operator):
             name = scene.name
             task = current.run(current.submit(submission), done=lambda job: sent(name, job))
             if self.wait or bpy.app.background:
-                job = current.wait(task)
-                current.wait(current.run(jobs.follow(job.id)))
-                current.wait(current.pump.run(current.fetch_result(current.jobs[job.id])))
-                return bpy.ops.dreamcraft.import_result(job=job.id, pending=True)
+                return self.until_it_is_there(current, task)
         except Problem as problem:
             return self.fail(problem)
         self.report({"INFO"}, "Sent to the backend")
         return {"FINISHED"}
+
+    def until_it_is_there(self, current, task):
+        """For scripts: follows, fetches, imports (one undo step)."""
+        job = current.wait(task)
+        job = current.wait(current.run(jobs.follow(job.id)))
+        current.know([job])
+        current.wait(current.run(current.fetch_result(job)))
+        try:
+            return bpy.ops.dreamcraft.import_result("EXEC_DEFAULT", True, job=job.id, pending=True)
+        except RuntimeError as error:  # how Blender hands on what an operator reported
+            return self.fail(current.problem or Problem("bad_model", str(error), "Import it from the list of jobs."))
 
 
 def sent(scene, job):

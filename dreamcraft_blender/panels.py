@@ -151,6 +151,8 @@ def draw_picture(layout, form, current, context):
         return
     row = layout.row()
     left, right = row.column(), row.column()
+    left.label(text="Picture")
+    right.label(text="Taken for the Object")
     if form.picture.preview is not None:
         left.template_icon(form.picture.preview.icon_id, scale=5.5)
     icon = current.mask_icon() if current is not None else 0
@@ -175,7 +177,7 @@ def draw_estimate(layout, form, context):
     if preset.get("available") is False:
         wrapped(layout, str(preset.get("reason") or ""), context, icon="ERROR")
         return
-    parts = []
+    parts = [] if preset.get("minutes") is not None or not preset else [words("not timed on this machine yet")]
     if preset.get("minutes") is not None:
         parts.append(words("about {time}").format(time=duration(60 * float(preset["minutes"]))))
     if preset.get("memory_gib") is not None:

@@ -125,7 +125,7 @@ class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
         items=[
             (
                 "AUTO",
-                "Automatic",
+                "Auto",
                 "Take the picture's transparency; if it has none, remove the background",
                 "SHADERFX",
                 0,
