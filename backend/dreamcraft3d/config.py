@@ -345,7 +345,7 @@ class RefineConfig(Record):
     unseen: Literal["keep", "fill"] = "keep"
     """texels that no view shows keep their colour, or take what the field happens to hold there"""
     padding: Annotated[int, Field(ge=0, le=256)] | None = None
-    """gutter around what is painted, texels; null = by the size of the texture (16 at 4096, at least 8)"""
+    """gutter around what is painted, texels; null = by the size of the texture (16 at 4096, at least 12)"""
     two_sided: bool = True
     """give the two sides of thin walls colours of their own"""
     texture_size: Annotated[int, Field(ge=16, le=8192)] = 1024

@@ -30,7 +30,7 @@ KEPT, UNSEEN, FILLED, OVERLAP, PAINTED = 0, 64, 128, 192, 255
 OFFSETS = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 CHUNK = 1 << 18
 REFERENCE_PADDING = (16, 4096)
-SMALLEST_PADDING = 8
+SMALLEST_PADDING = 12  # 8 along both axes, as the third mip level needs
 
 Colours = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
 Ints = NDArray[np.integer[Any]]

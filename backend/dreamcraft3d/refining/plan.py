@@ -111,11 +111,13 @@ def _tile_warnings(request: RefineRequest, target: Target, uv: NDArray[np.float6
         warnings.append(f"{name}: {share:.1%} of the painted texels belong to several faces (see the mask).")
     if target.udim:
         warnings += _udim_warnings(request, target, uv)
-    painted = sum(len(np.unique(tile.owner)) - 1 for tile in tiles)
+    painted: set[int] = set().union(*(set(np.unique(tile.owner)) | set(tile.pairs[1].tolist()) for tile in tiles)) - {
+        -1
+    }
     own = int(np.count_nonzero((request.soup.tri_slot == target.slot) & request.soup.tri_paint))
-    if own > painted:
+    if own > len(painted):
         warnings.append(
-            f"{name}: {own - painted} of {own} faces are smaller than a texel, shared or outside: not painted."
+            f"{name}: {own - len(painted)} of {own} faces hold no texel of their own: too small, or outside."
         )
     return warnings
 
