@@ -12,12 +12,23 @@ from dreamcraft3d.errors import InputError
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
+def doctor(
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="FILE.zip", help="Pack logs and findings for a bug report; no pictures.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check this machine, and say how to cure what is wrong. Ends with code 2 if something is."""
     with failing_politely(None, as_json=as_json):
         from dreamcraft3d.doctor import examine
 
         checks = examine()
+        if bundle is not None:
+            from dreamcraft3d.server.bundle import write_bundle
+            from dreamcraft3d.server.paths import service_paths
+
+            packed = write_bundle(bundle, service_paths(), checks)
+            console.print(f"{bundle}: {len(packed)} texts, nothing secret.", highlight=False, markup=False)
         colours = {"ok": "green", "warn": "yellow", "fail": "red"}
         lines = []
         for check in checks:

@@ -4,6 +4,8 @@
 """
 
 import os
+import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +57,10 @@ def service_paths(data: Path | None = None) -> ServicePaths:
     if home:
         base = Path(home).expanduser().absolute()
         return ServicePaths((data or base / "data").absolute(), base / "run")
-    runtime = Path(platformdirs.user_runtime_dir(NAME))
-    if not runtime.parent.is_dir():  # no session, as in a container
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the fallback, which is judged here
+        runtime = Path(platformdirs.user_runtime_dir(NAME))
+    # Without a session (a container, cron) the fallback lies where every user may make folders: not for a token.
+    if not runtime.parent.is_dir() or Path(tempfile.gettempdir()) in runtime.parents:
         runtime = Path(platformdirs.user_state_dir(NAME))
     return ServicePaths((data or Path(platformdirs.user_data_dir(NAME))).expanduser().absolute(), runtime)
