@@ -1,12 +1,19 @@
 """Score distillation: a prior's opinion of a render, as a loss on it (method section 6).
 
-Two forms of the same direction. "sds" is the paper's: g = w(t) (eps_hat - eps) with w = 1 - alphabar_t, injected as
-1/2 |x - sg(x - g)|^2. "x0" compares the render with the prior's denoised picture in pixels (HiFA; no encoder gradient):
-since g = sqrt(alphabar_t (1 - alphabar_t)) (x - x0_hat), both pull towards x0_hat and differ in how t weighs. Losses
-are means over pixels, so that their weights compare with those of the reference losses.
+Four forms. "sds" is DreamFusion's: g = w(t) (eps_hat - eps) with w = 1 - alphabar_t, injected as
+1/2 |x - sg(x - g)|^2. "x0" compares the render with the prior's denoised picture (HiFA; no encoder gradient where the
+prior sees pixels): since g = sqrt(alphabar_t (1 - alphabar_t)) (x - x0_hat), both pull towards x0_hat and differ in how
+t weighs. "vsd" and "bsd" replace the drawn noise eps by the renders' own score eps_Q, which is learnt on the way: the
+render is pulled towards what the prior finds likelier than its own distribution, not towards the prior's average. "bsd"
+asks, instead of the prior, the prior that has learnt this object (the paper's bootstrapped score distillation).
+
+Losses are means over pixels, so that their weights compare with those of the reference losses.
+
+Letters: x what the prior denoises, D the personal voice, Q the variational voice (`priors.adapters`).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -14,8 +21,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from dreamcraft3d.functional.diffusion import add_noise, gradient_as_loss, noise_to_x0, sds_gradient
-from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition, resize_area
+from dreamcraft3d.functional.diffusion import (
+    add_noise,
+    gradient_as_loss,
+    noise_to_x0,
+    sds_gradient,
+    vsd_gradient,
+)
+from dreamcraft3d.priors.adapters import Adapters, VoiceName, camera_vector
+from dreamcraft3d.priors.base import DiffusionPrior, Personalisable, ViewCondition, resize_area
+
+__all__ = ["Distillation", "Form", "distill", "distill_variationally", "learn", "plausible_rgba"]
 
 Form = Literal["x0", "sds"]
 
@@ -26,11 +42,13 @@ class Distillation:
 
     Attributes:
         loss: to be weighted and minimised.
-        target: the denoised pictures (premultiplied RGBA), for previews.
+        x: the render as the prior takes it, without gradient.
+        show: makes the denoised pictures (premultiplied RGBA), for previews; a latent prior has to decode them.
     """
 
     loss: Float[Tensor, ""]
-    target: Float[Tensor, "B h w 4"]
+    x: Float[Tensor, "B C h w"]
+    show: Callable[[], Float[Tensor, "B h w 4"]]
 
 
 def distill(
@@ -49,19 +67,87 @@ def distill(
     """
     x = prior.encode(rgba)
     with torch.no_grad():
+        t = t.to(x.device)
         noise = torch.randn(x.shape, generator=generator).to(x)
         x_t = add_noise(x, noise, prior.alphas_cumprod, t)
         predicted = prior.predict_noise(x_t, t, condition, cfg_scale=cfg_scale)
-        target = plausible_rgba(prior.decode(noise_to_x0(x_t, predicted, prior.alphas_cumprod, t)))
+        x0 = noise_to_x0(x_t, predicted, prior.alphas_cumprod, t)
     if form == "sds":
         gradient = sds_gradient(predicted, noise, prior.alphas_cumprod, t)
-        return Distillation(gradient_as_loss(x, gradient) / x[0].numel(), target)
-    present = resize_area(rgba, prior.image_size).permute(0, 2, 3, 1)
-    finite = torch.where(torch.isfinite(target), target, present.detach())
-    return Distillation(F.mse_loss(present, finite), target)
+        loss = gradient_as_loss(x, gradient) / x[0].numel()
+    elif _sees_rgba(prior, x0):
+        target = plausible_rgba(prior.decode(x0))
+        present = resize_area(rgba, prior.image_size).permute(0, 2, 3, 1)
+        loss = F.mse_loss(present, torch.where(torch.isfinite(target), target, present.detach()))
+    else:  # a quarter: x spans [-1,1] where pixels span [0,1]
+        loss = 0.25 * F.mse_loss(x, torch.where(torch.isfinite(x0), x0, x.detach()))
+    return Distillation(loss.to(rgba.device), x.detach(), lambda: plausible_rgba(prior.decode(x0)))
+
+
+def distill_variationally(
+    prior: Personalisable,
+    adapters: Adapters,
+    rgba: Float[Tensor, "B H W 4"],
+    condition: ViewCondition,
+    t: Int[Tensor, " B"],
+    *,
+    cfg_scale: float,
+    personal: bool,
+    generator: torch.Generator,
+) -> Distillation:
+    """g = w(t) (eps_D - eps_Q): guided D (the frozen prior unless `personal`) against Q, which is told the camera.
+
+    Q is asked without guidance and without words for the direction (method sections 6.5 to 6.7).
+    """
+    x = prior.encode(rgba)
+    with torch.no_grad():
+        t = t.to(x.device)
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        x_t = add_noise(x, noise, prior.alphas_cumprod, t)
+        camera = camera_vector(condition)
+        with adapters.speaking("personal" if personal else None, camera):
+            teller = replace(condition, wording="personal" if personal else "view")
+            predicted = prior.predict_noise(x_t, t, teller, cfg_scale=cfg_scale)
+        with adapters.speaking("variational", camera):
+            own = prior.predict_noise(x_t, t, replace(condition, wording="plain"), cfg_scale=1.0)
+        gradient = vsd_gradient(predicted, own, prior.alphas_cumprod, t)
+        x0 = noise_to_x0(x_t, predicted, prior.alphas_cumprod, t)
+    loss = gradient_as_loss(x, gradient) / x[0].numel()
+    return Distillation(loss.to(rgba.device), x.detach(), lambda: plausible_rgba(prior.decode(x0)))
+
+
+def learn(
+    prior: Personalisable,
+    adapters: Adapters,
+    voice: VoiceName,
+    x: Float[Tensor, "B C h w"],
+    condition: ViewCondition,
+    *,
+    dropout: float,
+    generator: torch.Generator,
+) -> Float[Tensor, ""]:
+    """The loss of a voice on pictures that it is shown, at random noise levels.
+
+    With probability `dropout` the network is told neither what it sees nor from where, so that guidance keeps a
+    branch to lead away from, and so that the voice does not hang on the camera alone.
+    """
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    t = torch.randint(0, len(prior.alphas_cumprod), (len(x),), generator=generator).to(x.device)
+    dropped = torch.rand(len(x), generator=generator) < dropout
+    blind = torch.rand(len(x), generator=generator) < dropout
+    camera = camera_vector(condition) * (~blind)[:, None]
+    with adapters.speaking(voice, camera):
+        wording: Literal["personal", "plain"] = "personal" if voice == "personal" else "plain"
+        told = replace(condition, wording=wording)
+        return prior.denoising_loss(x, noise, t, told, dropped=dropped.to(x.device))
 
 
 def plausible_rgba(rgba: Float[Tensor, "B h w 4"]) -> Float[Tensor, "B h w 4"]:
     """Into what a picture can be: values in [0,1], premultiplied colour never above its opacity."""
     opacity = rgba[..., 3:].clamp(0.0, 1.0)
     return torch.cat([torch.minimum(rgba[..., :3].clamp_min(0.0), opacity), opacity], dim=-1)
+
+
+def _sees_rgba(prior: DiffusionPrior, x: Float[Tensor, "B C h w"]) -> bool:
+    """Whether the prior denoises pixels with their opacity, so that renders compare with its pictures directly."""
+    return x.shape[1:] == (4, prior.image_size, prior.image_size)

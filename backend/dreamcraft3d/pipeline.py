@@ -12,7 +12,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -177,13 +177,15 @@ class Draft(Generic[T]):
         record: makes the stage's result from its parts. mesh: its surface so far. colour: of points on it.
     """
 
-    record: Callable[..., T]
+    record: type[T]
     mesh: Callable[[T], Mesh]
     colour: Callable[[T], Callable[[Tensor], Tensor]]
 
     def of(self, parts: Mapping[str, Any]) -> T:
         """The result that a stage would return now."""
-        return self.record(**{name: part for name, part in parts.items() if name != "optimiser"})
+        record: Any = self.record
+        wanted = {member.name for member in fields(record)}
+        return self.record(**{name: part for name, part in parts.items() if name in wanted})
 
     @torch.no_grad()
     def glb(self, result: T) -> bytes:

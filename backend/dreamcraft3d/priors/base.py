@@ -5,13 +5,16 @@ x_t = sqrt(alphabar_t) x + sqrt(1 - alphabar_t) eps (method section 6).
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Content = Literal["rgba", "normal"]
+Wording = Literal["view", "personal", "plain"]
+"""How a text prior names the object: with the direction it is seen from ("..., back view"), with the rare word that a
+personalised prior learns and the direction, or by the user's words alone. Priors without words do not care."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ViewCondition:
         reference_elevation: elevation of the reference camera, radians.
         elevation, azimuth: of the wanted views, radians; azimuth is relative to the reference view.
         content: "rgba" for coloured renders, "normal" for world-space normal maps (DMTet stage).
+        wording: how a text prior is told what it sees.
     """
 
     reference: Float[Tensor, "1 H W 4"]
@@ -30,6 +34,7 @@ class ViewCondition:
     elevation: Float[Tensor, " B"]
     azimuth: Float[Tensor, " B"]
     content: Content = "rgba"
+    wording: Wording = "view"
 
 
 class DiffusionPrior(Protocol):
@@ -61,6 +66,36 @@ class DiffusionPrior(Protocol):
         self, x_t: Float[Tensor, "B C h w"], t: Int[Tensor, " B"], condition: ViewCondition, *, cfg_scale: float
     ) -> Float[Tensor, "B C h w"]:
         """eps_hat = eps_uncond + cfg_scale (eps_cond - eps_uncond), without gradient."""
+        ...
+
+
+@runtime_checkable
+class Personalisable(DiffusionPrior, Protocol):
+    """A prior whose U-Net can carry adapters (`priors.adapters`) and be taught pictures.
+
+    Attributes:
+        unet: diffusers' U-Net. adapted: names of the layers that adapters change.
+    """
+
+    @property
+    def unet(self) -> Any: ...
+
+    @property
+    def adapted(self) -> tuple[str, ...]: ...
+
+    def denoising_loss(
+        self,
+        x: Float[Tensor, "B C h w"],
+        noise: Float[Tensor, "B C h w"],
+        t: Int[Tensor, " B"],
+        condition: ViewCondition,
+        *,
+        dropped: Bool[Tensor, " B"],
+    ) -> Float[Tensor, ""]:
+        """The loss that the network was trained with, on known pictures; its gradient reaches the adapters.
+
+        Where `dropped`, the network is told nothing, as in the unconditional branch of guidance.
+        """
         ...
 
 

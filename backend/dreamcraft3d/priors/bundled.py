@@ -12,13 +12,14 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError
-from dreamcraft3d.functional.diffusion import classifier_free_guidance, x0_to_noise
+from dreamcraft3d.functional.diffusion import add_noise, classifier_free_guidance, x0_to_noise
 from dreamcraft3d.priors.base import Content, Estimate, ViewCondition, resize_area
 from dreamcraft3d.priors.lifting import Look, Picture, ReferenceCode
 from dreamcraft3d.priors.network import BundledNetwork, channels_last, network_of, pose_vector
@@ -33,6 +34,14 @@ class _Views:
     code: ReferenceCode
     look: Look
     pose: Float[Tensor, "N P"]
+
+    def chosen(self, conditional: Bool[Tensor, " B"]) -> "_Views":
+        """One of each pair of twins: the conditional one where it is wanted."""
+        rows = torch.arange(len(conditional), device=self.pose.device)
+        rows = rows + len(conditional) * conditional.to(rows)
+        code = ReferenceCode(self.code.volume[rows], self.code.tokens[rows], self.code.elevation[rows])
+        look = Look(self.look.rgba[rows], self.look.depth[rows], self.look.features[rows])
+        return _Views(code, look, self.pose[rows])
 
 
 class BundledPrior:
@@ -105,6 +114,28 @@ class BundledPrior:
         repeats = count // batch
         x0: Tensor = self.network(x_t.repeat(repeats, 1, 1, 1), t.repeat(repeats), views.look, views.code, views.pose)
         return x0 if repeats == 1 else classifier_free_guidance(x0[:batch], x0[batch:], cfg_scale)
+
+    @property
+    def unet(self) -> Any:
+        """What adapters attach to."""
+        return self.network.unet
+
+    @property
+    def adapted(self) -> tuple[str, ...]:
+        """So small a network has little attention: its convolutions adapt too."""
+        return ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_out")
+
+    def denoising_loss(
+        self, x: Picture, noise: Picture, t: Int[Tensor, " B"], condition: ViewCondition, *, dropped: Bool[Tensor, " B"]
+    ) -> Float[Tensor, ""]:
+        """|x0_hat - x|^2 min(1 / sigma_t^2, 5), as in `training.train`."""
+        with torch.no_grad():
+            views = self._views(condition, guided=True).chosen(~dropped)
+            x_t = add_noise(x, noise, self.alphas_cumprod, t)
+        self.evaluations += len(x)
+        x0: Tensor = self.network(x_t, t, views.look, views.code, views.pose)
+        weight = (1.0 / (1.0 - self.alphas_cumprod[t])).clamp(max=5.0)
+        return ((x0 - x).square().mean(dim=(1, 2, 3)) * weight).mean()
 
     @torch.no_grad()
     def lifted(self, condition: ViewCondition) -> Float[Tensor, "B h w 4"]:

@@ -26,10 +26,25 @@ def sample(
     views, alphas = len(condition.elevation), prior.alphas_cumprod
     blank = prior.encode(torch.zeros(1, prior.image_size, prior.image_size, 4, device=alphas.device))
     x = torch.randn((views, *blank.shape[1:]), generator=generator).to(blank)
-    times = torch.linspace(len(alphas) - 1, 0, steps + 1, device=alphas.device).long()
+    return prior.decode(denoise(prior, x, condition, start=len(alphas) - 1, steps=steps, cfg_scale=cfg_scale))
+
+
+@torch.no_grad()
+def denoise(
+    prior: DiffusionPrior,
+    x_t: Float[Tensor, "B C h w"],
+    condition: ViewCondition,
+    *,
+    start: int,
+    steps: int,
+    cfg_scale: float,
+) -> Float[Tensor, "B C h w"]:
+    """x of noisy pictures at timestep `start`, over `steps` even timesteps to 0, by DDIM (eta = 0)."""
+    views, alphas, x = len(x_t), prior.alphas_cumprod, x_t
+    times = torch.linspace(start, 0, steps + 1, device=alphas.device).long()
     for now, later in itertools.pairwise(times):
         noise = prior.predict_noise(x, now.expand(views), condition, cfg_scale=cfg_scale)
         x0 = noise_to_x0(x, noise, alphas, now.expand(views))
         signal, sigma = signal_and_noise_rates(alphas, later.expand(views))
         x = signal * x0 + sigma * noise
-    return prior.decode(x)
+    return x

@@ -146,6 +146,10 @@ class Supervision:
             )
         return orbit(*angles)
 
+    def condition(self, cameras: Cameras, content: Content = "rgba") -> ViewCondition:
+        """What the priors are told about novel views."""
+        return ViewCondition(self.picture, self.reference.elevation, cameras.elevation, cameras.azimuth, content)
+
     def guidance_loss(
         self,
         rgba: Float[Tensor, "B H W 4"],
@@ -157,7 +161,7 @@ class Supervision:
         content: Content = "rgba",
     ) -> tuple[Float[Tensor, ""], Distillation | None]:
         """lambda_3d L_3d + lambda_2d L_2d on rendered novel views; also the last opinion, for previews."""
-        condition = ViewCondition(self.picture, self.reference.elevation, cameras.elevation, cameras.azimuth, content)
+        condition = self.condition(cameras, content)
         loss, opinion = rgba.sum() * 0.0, None
         for prior, weight, cfg_scale in (
             (self.image_prior, config.image_weight, config.image_cfg),

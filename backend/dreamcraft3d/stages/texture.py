@@ -15,7 +15,8 @@ from dreamcraft3d.functional.cameras import Cameras, project
 from dreamcraft3d.functional.mesh import Mesh, face_areas, vertex_normals
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.kernels.rasterize import edge_topology, rasterize
-from dreamcraft3d.rendering import render_mesh
+from dreamcraft3d.rendering import Render, render_mesh
+from dreamcraft3d.stages.bootstrap import Bootstrap, bootstrapping, moments, stage_steps
 from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
@@ -42,11 +43,87 @@ def paint_texture(
 ) -> Texture:
     """Optimises a fine colour field on a fixed mesh; even steps see the reference picture, odd steps ask the priors.
 
+    With `bootstrap.form = "bsd"` the prior learns the object between the painting steps (`stages.bootstrap`).
+
     Args:
         initial: the geometry stage's colours, learnt first by a few steps of regression on the surface.
     """
     colour = new_colour(config, run.generator())
-    optimiser = torch.optim.AdamW(
+    optimiser = _optimiser(colour, config)
+    if not run.resumes():
+        fit_colours(colour, mesh, initial, config, run.generator(-2))
+    easel = Easel(supervision, mesh, colour, config)
+    rates = [group["lr"] for group in optimiser.param_groups]
+    with bootstrapping(supervision, config, run.generator(-3)) as bootstrap:
+        parts = {} if bootstrap is None else bootstrap.parts
+        for step in run.steps(stage_steps(config), colour=colour, optimiser=optimiser, **parts):
+            moment, generator = moments(config, step), run.generator(step)
+            if bootstrap is not None and moment.learning is not None:
+                bootstrap.study(moment, easel.render_views, generator)
+                continue
+            fraction = moment.painted / config.steps
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * piecewise_linear(fraction, config.lr_decay)
+            if moment.painted % 2 == 0:
+                loss = easel.reference_loss()
+                descend(loss, optimiser)
+            else:
+                loss = easel.guided_step(moment.painted // 2, fraction, optimiser, bootstrap, generator)
+            if step % 20 == 0:
+                run.keep_if_healthy(step, bool(torch.isfinite(loss)), reason="a loss is not a number")
+    return Texture(colour)
+
+
+class Easel:
+    """The mesh, what is painted on it, and what that looks like."""
+
+    def __init__(self, supervision: Supervision, mesh: Mesh, colour: ColourField, config: TextureConfig) -> None:
+        self._supervision, self._mesh, self._colour, self._config = supervision, mesh, colour, config
+        self._topology, self._normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
+        self._hidden = SurfaceSampler(mesh, unseen_faces(mesh, supervision.camera, config.reference_size))
+
+    def render(self, cameras: Cameras, size: int) -> Render:
+        """The painted mesh."""
+        return render_mesh(self._mesh, self._colour, cameras, size, topology=self._topology, normals=self._normals)
+
+    def render_views(self, cameras: Cameras) -> Float[Tensor, "B H W 4"]:
+        """Pictures of novel views."""
+        return self.render(cameras, self._config.render_size).rgba
+
+    def reference_loss(self) -> Float[Tensor, ""]:
+        """Absolute colour error in the reference view, away from the rim."""
+        size = self._config.reference_size
+        render, targets = self.render(self._supervision.camera, size), self._supervision.targets(size)
+        inside = losses.erode(targets.mask & (render.opacity > 0.99), 3)
+        white = targets.rgba[..., :3] + 1.0 - targets.rgba[..., 3:]
+        return self._config.reference_weight * losses.masked_l1(render.over(1.0), white, inside)
+
+    def guided_step(
+        self,
+        index: int,
+        fraction: float,
+        optimiser: torch.optim.Optimizer,
+        bootstrap: Bootstrap | None,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Novel views, judged by the priors; a variational voice then learns what it has just judged."""
+        config, guidance = self._config, self._config.guidance
+        cameras = self._supervision.novel_views(guidance, index, fraction, generator)
+        rgba = self.render_views(cameras)
+        others = self._supervision if bootstrap is None else bootstrap.others
+        loss, opinion = others.guidance_loss(rgba, cameras, guidance, fraction, generator)
+        if bootstrap is not None:
+            opinion = bootstrap.opinion(rgba, cameras, fraction, generator)
+            loss = loss + bootstrap.weight * opinion.loss
+        loss = loss + config.smooth * smoothness(self._colour, self._hidden, config, generator)
+        descend(loss, optimiser)
+        if bootstrap is not None and opinion is not None:
+            bootstrap.follow(opinion, cameras, generator)
+        return loss
+
+
+def _optimiser(colour: ColourField, config: TextureConfig) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(
         [
             {"params": [colour.encoding.table], "lr": config.lr_grid},
             {"params": colour.colour_head.parameters(), "lr": config.lr_heads},
@@ -55,32 +132,6 @@ def paint_texture(
         eps=1e-15,
         weight_decay=0.0,
     )
-    if not run.resumes():
-        fit_colours(colour, mesh, initial, config, run.generator(-2))
-    topology, normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
-    hidden = SurfaceSampler(mesh, unseen_faces(mesh, supervision.camera, config.reference_size))
-    rates = [group["lr"] for group in optimiser.param_groups]
-    for step in run.steps(config.steps, colour=colour, optimiser=optimiser):
-        fraction, generator = step / config.steps, run.generator(step)
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
-            group["lr"] = rate * piecewise_linear(fraction, config.lr_decay)
-        if step % 2 == 0:
-            size = config.reference_size
-            render = render_mesh(mesh, colour, supervision.camera, size, topology=topology, normals=normals)
-            targets = supervision.targets(size)
-            inside = losses.erode(targets.mask & (render.opacity > 0.99), 3)
-            white = targets.rgba[..., :3] + 1.0 - targets.rgba[..., 3:]
-            loss = config.reference_weight * losses.masked_l1(render.over(1.0), white, inside)
-        else:
-            size = config.render_size
-            cameras = supervision.novel_views(config.guidance, step // 2, fraction, generator)
-            render = render_mesh(mesh, colour, cameras, size, topology=topology, normals=normals)
-            loss, _ = supervision.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)
-            loss = loss + config.smooth * smoothness(colour, hidden, config, generator)
-        descend(loss, optimiser)
-        if step % 20 == 0:
-            run.keep_if_healthy(step, bool(torch.isfinite(loss)), reason="a loss is not a number")
-    return Texture(colour)
 
 
 def new_colour(config: TextureConfig, generator: torch.Generator) -> ColourField:
