@@ -66,7 +66,7 @@ def _usable_id(name: str) -> str:
     if not ID.fullmatch(name):
         raise ValueError(f"an id has 1 to {ID_LENGTH} of the characters A-Z a-z 0-9 . _ -")
     if name.endswith(".") or name.partition(".")[0].lower() in DEVICES:
-        raise ValueError("Windows cannot make a folder of this name")
+        raise ValueError("no folder can have this name on Windows")
     return name
 
 

@@ -76,8 +76,9 @@ def to_jsonl(items: Iterable[Item]) -> str:
 
 
 def written(item: Item) -> dict[str, Any]:
-    """What a manifest has to say about an item."""
-    return item.model_dump(mode="json", exclude_defaults=True)
+    """What a manifest has to say about an item, in one order only."""
+    values = item.model_dump(mode="json", exclude_defaults=True)
+    return values | ({"params": dict(sorted(item.params.items()))} if item.params else {})
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -132,7 +133,7 @@ def to_csv(items: Iterable[Item]) -> str:
     order = [name for name in Item.model_fields if name in used]
     columns = [*(order or ["id"]), *sorted(used - set(order))]
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="")  # ends lines with CRLF, and quotes cells with either of them
     writer.writeheader()
     writer.writerows(flat)
     return text.getvalue()
