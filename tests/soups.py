@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from dreamcraft3d.refining.coverage import barycentrics, covered_texels
 from dreamcraft3d.refining.request import (
     IDENTITY,
     Header,
@@ -154,3 +155,22 @@ def request(
         targets=tuple(targets), matrix_world=matrix, det_sign=sign, policies=Policies(**(policies or {})), **header
     )
     return RefineRequest(head, mesh, occluders, kept)
+
+
+def painted(mesh: TriangleSoup, slot: int, size: int, colour_of) -> bytes:
+    """The image of a slot whose texels show colour_of(place): the known answer of a refinement. 8 bits, noise elsewhere."""
+    inside = np.flatnonzero(mesh.tri_slot == slot)
+    corners = mesh.tri_uv[inside].astype(np.float64) * [size, -size] + [0.0, size]
+    texel, local = covered_texels(corners, size, size)
+    row, column = np.divmod(texel, size)
+    weights = barycentrics(corners[local], np.stack([column + 0.5, row + 0.5], 1))
+    places = (weights[..., None] * mesh.position[mesh.tri_vertex[inside[local]]]).sum(axis=1)
+    pixels = noise(size, size, seed=slot)
+    pixels.reshape(-1, 3)[texel[::-1]] = np.rint(255 * colour_of(places[::-1]).clip(0, 1))
+    return png(pixels)
+
+
+def waves(places) -> np.ndarray:
+    """Smooth colours of all hues, with a period of about a metre."""
+    phase = np.array([0.0, 2.0, 4.0])
+    return 0.5 + 0.45 * np.sin(6.0 * places[:, [0, 1, 2]] + 3.0 * places[:, [1, 2, 0]] + phase)

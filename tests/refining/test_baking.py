@@ -190,4 +190,3 @@ def test_on_any_mesh_only_painted_texels_change_and_they_get_their_place(seed):
     places = expected_places(request, size, texels)
     colours = after[texels[:, 0], texels[:, 1], :3] / 65535.0
     assert np.nanmax(np.abs(2.0 * colours - 1.0 - places), initial=0.0) < 1.5 / size
-
