@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 import psutil
 from dreamcraft3d.batch.runner import Runner  # with all that a runner needs
+from dreamcraft3d.batch.survey import counts, survey
 from dreamcraft3d.batch.tasks import load_batch
 standings = list(survey(load_batch(Path(sys.argv[1]))))
 print(counts(standings), psutil.Process().memory_info().rss / 2**20)

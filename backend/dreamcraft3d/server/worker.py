@@ -3,7 +3,7 @@
 `python -m dreamcraft3d.server.worker` reads commands as JSON lines from its standard input and writes messages as JSON
 lines to its standard output (a private copy of it: whatever libraries print goes to the job's log). Commands:
 
-    {"run": {"job": id, "folder": path, "request": {...}, "files": {"picture": path, ...}}}
+    {"run": {"job": id, "folder": path, "request": {...}, "files": {"picture": path, ...}, "previews": true}}
     {"stop": "pause" | "cancel" | "disk" | "shutdown"}       {"mask": {...}}       {"quit": true}
 
 Messages: `hello` once, `beat` every two seconds, `event` (type, data), `done` (outcome: finished, stopped, failed).
@@ -128,8 +128,10 @@ class Worker:
             command = json.loads(line)
             if "stop" in command:
                 self._stop(command["stop"])
-            else:
-                self._todo.put(command)
+                continue
+            if "run" in command:
+                self._expect(command["run"])
+            self._todo.put(command)
         self._stop("shutdown")
         self._todo.put({"quit": True})
 
@@ -145,12 +147,17 @@ class Worker:
 
     # --- one job ------------------------------------------------------------------------------------
 
+    def _expect(self, order: Mapping[str, Any]) -> None:
+        """From here on the job can be stopped: the wish, or the end of the service, may come before its first line."""
+        folder = Path(order["folder"])
+        reporter = Reporter(self.send, folder)
+        preview = LivePreview(folder, reporter) if order.get("previews", True) else None
+        self._reason, self._progress = None, Progress((reporter,), preview=preview)
+
     def _run(self, order: Mapping[str, Any]) -> None:
+        assert self._progress is not None
         folder = Path(order["folder"])
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        reporter = Reporter(self.send, folder)
-        self._reason = None
-        self._progress = Progress((reporter,), preview=LivePreview(folder, reporter))
         outcome = self._outcome(order, folder, self._progress)
         self._progress = None
         self.send({"done": outcome, "job": order["job"]})
