@@ -139,6 +139,7 @@ def paper() -> dict[str, Any]:
         "texture.guidance.view_weight": 0.0,
         "texture.guidance.image_weight": 163.84,
         "texture.guidance.image_cfg": 2.0,
+        "texture.bootstrap.form": "bsd",
         "priors.view": "zero123-xl",
         "priors.image": "deepfloyd-if-xl",
         "priors.texture": "stable-diffusion-2-1-base",

@@ -22,7 +22,7 @@ def quick_scene(monkeypatch):
 
 
 def test_texture_stage_needs_a_fraction_of_full_copies():
-    memory = texture_memory()
+    memory = texture_memory(configure("paper"))
     assert memory.ours <= 6 * GB
     assert memory.full_copies == pytest.approx(17.4 * GB, rel=0.02)
 
@@ -58,8 +58,19 @@ def test_offload_keeps_the_largest_network_only(quick_scene):
 def test_evaluations_are_counted(quick_scene):
     settings = {"coarse_nerf.steps": 10, "neus.steps": 10, "geometry.steps": 10, "texture.steps": 10}
     counts = [stage.evaluations for stage in make_plan(configure("paper", settings)).stages]
-    # (5 steps: 2 of Zero123, 4 of IF), the same, (10 steps: 2 of Zero123, twice 4 of IF), (5 steps: 2 of SD)
-    assert counts == [30, 30, 100, 10]
+    # (5 steps: 2 of Zero123, 4 of IF), the same, (10 steps: 2 of Zero123, twice 4 of IF), (5 steps: 2 of SD, and its
+    # own score and training; two rounds of 200 learning steps and 8 pictures: 12 and 2 of 25 denoising steps, guided)
+    assert counts == [30, 30, 100, 10 + 10 + 2 * 200 + 8 * (12 + 2) * 2]
+
+
+def test_adapters_are_counted_when_they_are_used(quick_scene):
+    plans = {form: make_plan(configure("fast", {"texture.bootstrap.form": form})) for form in ("none", "vsd", "bsd")}
+    training = {form: plan.stages[3].training for form, plan in plans.items()}
+    assert 0 == training["none"] < training["vsd"] < training["bsd"] < 0.2 * GB
+    assert plans["none"].stages[3].priors < plans["vsd"].stages[3].priors
+    assert plans["none"].evaluations < plans["vsd"].evaluations < plans["bsd"].evaluations
+    frugal = make_plan(configure("fast", {"priors.offload": True}))
+    assert frugal.stages[3].priors < plans["bsd"].stages[3].priors
 
 
 def test_a_plan_without_models(quick_scene):

@@ -12,6 +12,7 @@ import torch
 
 from dreamcraft3d.config import GUIDED_STAGES, GenerateConfig
 from dreamcraft3d.evaluation.scene_footprint import SceneBytes, scene_bytes
+from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.priors import footprint
 from dreamcraft3d.priors.base import ViewCondition
 from dreamcraft3d.priors.bundled import BundledPrior
@@ -25,10 +26,8 @@ WASTE = 1.15
 """Assumed factor of the allocator's rounding, on everything that comes and goes."""
 ADAM = 4 * 4
 """Bytes per trained parameter: itself, its gradient and two moments in fp32."""
-RANKS = (16, 4)
-"""Ranks of the adapters of bootstrapped score distillation: personalised prior, variational score."""
-CAMERA_EMBEDDERS = 2 * (16 * 1280 + 1280 + 1280 * 1280 + 1280)
-"""Parameters of the adapters' camera embedding (16 -> 1280 -> 1280), once per adapter."""
+CAMERA_EMBEDDING = 16 * 1280 + 1280 + 1280 * 1280 + 1280
+"""Parameters of an adapter's camera embedding (16 -> 1280 -> 1280)."""
 FULL_COPIES = 4
 """U-Nets that the released code holds in its texture stage."""
 
@@ -100,32 +99,41 @@ def make_plan(config: GenerateConfig) -> Plan:
     )
 
 
-def texture_memory(name: str = "stable-diffusion-2-1-base") -> TextureMemory:
-    """Parameters and optimiser state of the texture stage with a catalogue model, without activations and scene."""
-    model = catalogue()[name]
+def texture_memory(config: GenerateConfig) -> TextureMemory:
+    """Parameters and optimiser state of the texture stage's 2D prior, without activations and scene."""
+    model = catalogue()[config.priors.texture]
     unet = footprint.weights(model.networks["unet"])
     vae = footprint.weights(model.networks["vae"])
     half_adam = 3 * unet  # gradient and two moments, in half precision like its weights
-    return TextureMemory(unet + vae + _training(model), FULL_COPIES * unet + 2 * half_adam + vae)
+    return TextureMemory(unet + vae + _training(model, _ranks(config)), FULL_COPIES * unet + 2 * half_adam + vae)
 
 
 def _stage(config: GenerateConfig, stage: str, scene: SceneBytes) -> StagePlan:
     view, image = config.priors_of(stage)
     known = [catalogue()[name] for name in (view, image) if name is not None and name in catalogue()]
-    trains = stage == "texture" and image in catalogue()
+    student = catalogue().get(image or "") if stage == "texture" else None
+    ranks = _ranks(config) if student is not None else ()
     batch = getattr(config, stage).guidance.batch
-    bundled = _bundled(batch) if "bundled" in (view, image) else 0
     encoders = sum(_encoding(model, batch) for model in known)
-    thinking = max((_thinking(model, batch, trains=trains and model.name == image) for model in known), default=0)
+    thinking = [footprint.noise_peak(model.networks["unet"], batch=_branches(model) * batch) for model in known]
+    if student is not None and ranks:
+        thinking.append(_learning(student, config, ranks))
     return StagePlan(
         stage,
         tuple(name for name in (view, image) if name is not None),
         weights=_resident(known, offload=config.priors.offload),
-        training=sum(_training(model) for model in known if trains and model.name == image),
-        priors=encoders + thinking + bundled,
+        training=_training(student, ranks) if student is not None else 0,
+        priors=encoders + max(thinking, default=0) + (_bundled(batch) if "bundled" in (view, image) else 0),
         scene=scene.state + scene.render,
         evaluations=_evaluations(config, stage),
     )
+
+
+def _ranks(config: GenerateConfig) -> tuple[int, ...]:
+    """Ranks of the adapters that the texture stage trains: of the personal voice and of the variational one."""
+    bootstrap = config.texture.bootstrap
+    ranks = {"none": (), "vsd": (bootstrap.variational_rank,)}
+    return ranks.get(bootstrap.form, (bootstrap.personal_rank, bootstrap.variational_rank))
 
 
 def _resident(models: list[Entry], *, offload: bool) -> int:
@@ -159,19 +167,19 @@ def _encoding(model: Entry, batch: int) -> int:
     return footprint.encode_peak(model.networks["vae"], size=_picture_size(model), batch=batch)
 
 
-def _thinking(model: Entry, batch: int, *, trains: bool) -> int:
-    """The largest of the network's evaluations: a guided one, and for adapters a training step with checkpointing."""
-    guided = footprint.noise_peak(model.networks["unet"], batch=_branches(model) * batch)
-    if not trains:
-        return guided
-    learning = footprint.train_peak(model.networks["unet"], batch=1, ranks=RANKS, checkpointing=True)
-    return max(guided, learning)
+def _learning(model: Entry, config: GenerateConfig, ranks: tuple[int, ...]) -> int:
+    """A training step of an adapter; it keeps all activations unless every measure that saves memory is taken."""
+    batch = max(config.texture.bootstrap.batch, config.texture.guidance.batch)
+    frugal = config.priors.offload
+    return footprint.train_peak(model.networks["unet"], batch=batch, ranks=ranks, checkpointing=frugal)
 
 
-def _training(model: Entry) -> int:
-    """Adapters and camera embedding with their optimiser state."""
-    adapters = footprint.add_adapters(footprint.skeleton(model.networks["unet"]), RANKS)
-    return ADAM * (adapters + CAMERA_EMBEDDERS)
+def _training(model: Entry, ranks: tuple[int, ...]) -> int:
+    """Adapters and their camera embeddings with their optimiser state."""
+    if not ranks:
+        return 0
+    adapters = footprint.add_adapters(footprint.skeleton(model.networks["unet"]), ranks)
+    return ADAM * (adapters + len(ranks) * CAMERA_EMBEDDING)
 
 
 def _text_encoder(model: Entry) -> int:
@@ -202,4 +210,19 @@ def _evaluations(config: GenerateConfig, stage: str) -> int:
         branches = _branches(catalogue()[image]) if image in catalogue() else 2
         pictures = 2 if stage == "geometry" and settings.normal_guidance > 0.0 else 1  # colours and normals
         total += steps * guidance.batch * branches * pictures
+    return total + (_bootstrap_evaluations(config) if stage == "texture" else 0)
+
+
+def _bootstrap_evaluations(config: GenerateConfig) -> int:
+    """Images that the adapters cost: the render's own score and its training, and the rounds of the personal voice."""
+    texture, settings = config.texture, config.texture.bootstrap
+    if settings.form == "none":
+        return 0
+    total = 2 * (texture.steps // 2) * texture.guidance.batch
+    if settings.form == "vsd":
+        return total
+    for index in range(settings.rounds):
+        strength = piecewise_linear(index / max(settings.rounds - 1, 1), settings.strength)
+        improving = settings.round_views * max(int(settings.sampling_steps * strength), 1) * 2
+        total += settings.round_steps * settings.batch + improving
     return total
