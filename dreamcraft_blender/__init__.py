@@ -16,8 +16,10 @@ MODULES = (
     "preferences",
     "pictures",
     "operators",
+    "operators_jobs",
     "upkeep",
     "panels",
+    "panels_jobs",
     "session",
     "commands",
 )

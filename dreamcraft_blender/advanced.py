@@ -26,7 +26,7 @@ ELSEWHERE = (
 """Settings that have a place of their own in the panel, or none here (paths of the backend's machine)."""
 
 _fields: dict[str, Field] = {}
-_key: str = ""
+_key: object = None
 
 
 def fields():
@@ -34,10 +34,9 @@ def fields():
     return _fields
 
 
-def build(schema, values):
-    """Makes the properties anew if the schema or the preset's values have changed; returns whether they had."""
+def build(schema, values, key):
+    """Makes the properties anew if `key`, which names schema and preset, has changed; returns whether it had."""
     global _key
-    key = json.dumps([schema, values], sort_keys=True)
     if key == _key:
         return False
     remove()
@@ -60,7 +59,7 @@ def remove():
     if group is not None:
         bpy.utils.unregister_class(group)
     _fields.clear()
-    _key = ""
+    _key = None
 
 
 def changed(scene):

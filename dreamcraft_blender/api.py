@@ -5,9 +5,9 @@
     item = api.generate("mug.png", preset="preview", seed=7).object        # waits
     api.generate("mug.png", wait=False, on_done=lambda result: print(result.object))   # does not
 
-A picture is a path, bytes, or one of Blender's images. Everything that can go wrong is a `Problem` with a `message`, a
-`remedy` and a `code`. Other kinds of jobs (refining a mesh, batches) belong here too: they build a `Submission` of their
-own and share `run`.
+A picture is a path, bytes, or one of Blender's images. Everything that can go wrong is a `Problem` with a `message`,
+a `remedy` and a `code`. Other kinds of jobs (refining a mesh, batches) belong here too: they build a `Submission` of
+their own and share `run`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +27,7 @@ __all__ = ["Handle", "Problem", "Result", "generate"]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a job: the object in the scene (None if it was not wanted), its files, and the service's report."""
+    """What became of a job: the object in the scene (None if none was wanted), its files, the service's report."""
 
     job: str
     object: Any

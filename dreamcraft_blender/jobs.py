@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .client import Call, Flow, Pause, garbled
+from .answers import garbled
+from .client import Call, Flow, Pause
 from .problems import Problem
 
 __all__ = ["ACTIVE", "Job", "act", "delete", "fetch", "follow", "listed", "reorder", "submit", "upload"]

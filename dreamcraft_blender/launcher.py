@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .client import Call, Endpoint, Flow, Pause, garbled
+from .answers import garbled
+from .client import Call, Endpoint, Flow, Pause
 from .problems import Problem
 
 __all__ = [

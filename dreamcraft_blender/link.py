@@ -11,14 +11,15 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
-from .client import Call, Flow, Pause, Pump, Task, garbled
+from .answers import garbled
+from .client import Call, Flow, Pause, Pump, Task
 from .launcher import Launcher, alive
 from .problems import Problem
 
 __all__ = ["Link", "LinkState"]
 
-BEAT = 1.2
-"""Seconds between two looks; a look gives up after 2.5 s, so that five seconds are enough to notice anything."""
+BEAT, PATIENCE = 1.0, 2.0
+"""Seconds between two looks, and until a look gives up: together, five seconds are enough to notice anything."""
 
 
 class LinkState(Enum):
@@ -117,7 +118,7 @@ class Link:
                 yield Pause(0.1)
             return
         try:
-            reply = yield Call("GET", "/v1/health")
+            reply = yield Call("GET", "/v1/health", timeout=PATIENCE)
             if not isinstance(reply.json(), dict):
                 raise garbled("its health is not a record")
         except Problem as problem:

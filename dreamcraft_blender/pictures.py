@@ -101,8 +101,12 @@ def mask_of(settings, picture) -> bytes | None:
         if image is None:
             raise Problem("bad_mask", "There is no mask image yet.", "Choose one, or press Paint Mask.")
         if tuple(image.size) != tuple(settings.picture.size):
-            sizes = f"{image.size[0]} x {image.size[1]}, the picture {settings.picture.size[0]} x {settings.picture.size[1]}"
-            raise Problem("bad_mask", f"The mask is {sizes}.", "Both must be of the same size: press Paint Mask.")
+            mine, other = ("{} x {}".format(*item.size) for item in (image, settings.picture))
+            raise Problem(
+                "bad_mask",
+                f"The mask is {mine}, the picture {other}.",
+                "Both must be of the same size: press Paint Mask.",
+            )
         levels = grey_of(pixels_of(image))
         if levels.max() < 128:
             raise Problem("bad_mask", "The mask is black: there is no object in it.", "Paint the object white.")
@@ -111,7 +115,7 @@ def mask_of(settings, picture) -> bytes | None:
 
 
 def reference_request(settings):
-    """(submission, key) of the question what is taken for the object. Raises `Problem` where there is nothing to ask."""
+    """(submission, key) of the question what is taken for the object. Raises `Problem` if it cannot be asked."""
     picture = check_picture(picture_of(settings.picture, settings.id_data))
     mask = mask_of(settings, picture)
     files = {"picture": picture.data} | ({"mask": mask} if mask else {})
@@ -129,6 +133,20 @@ class Reporting:
         return {"CANCELLED"}
 
 
+def opened(path):
+    """The image in a file; None if it is none (Blender makes an empty image of anything)."""
+    if not path.is_file():
+        return None
+    try:
+        image = bpy.data.images.load(str(path), check_existing=True)
+    except RuntimeError:
+        return None
+    if not image.size[0]:
+        bpy.data.images.remove(image)
+        return None
+    return image
+
+
 class DREAMCRAFT_OT_open_picture(Reporting, bpy.types.Operator, ImportHelper):
     """Open a picture of the object"""
 
@@ -143,10 +161,9 @@ class DREAMCRAFT_OT_open_picture(Reporting, bpy.types.Operator, ImportHelper):
         return self.execute(context) if self.filepath else ImportHelper.invoke(self, context, event)
 
     def execute(self, context):
-        try:
-            image = bpy.data.images.load(self.filepath, check_existing=True)
-        except RuntimeError:
-            text = f"{Path(self.filepath).name} is not a picture that Blender reads."
+        image = opened(Path(self.filepath))
+        if image is None:
+            text = f"{Path(self.filepath).name or self.filepath} is not a picture that Blender reads."
             return self.fail(Problem("bad_image", text, "Use a PNG, JPEG, WebP, TIFF or BMP file."))
         context.scene.dreamcraft.picture = image
         return {"FINISHED"}
@@ -217,7 +234,7 @@ class DREAMCRAFT_OT_edit_mask(Reporting, bpy.types.Operator):
     @classmethod
     def poll(cls, context):
         settings = context.scene.dreamcraft
-        if settings.picture is None or not settings.picture.has_data and not settings.picture.size[0]:
+        if settings.picture is None or not settings.picture.size[0]:
             cls.poll_message_set("Choose a picture first")
             return False
         return True

@@ -1,7 +1,7 @@
 """One Blender's session with the backend: the pump, and what it has brought.
 
-One timer calls `tick`; each tick moves the wire on for at most `BUDGET` seconds and then, if something has changed, tells
-the window. In the background no timer runs: scripts call `Session.wait`. Nothing here is started by registering; a
+One timer calls `tick`; each tick moves the wire on for at most `BUDGET` seconds and then, if something has changed,
+tells the window. In the background no timer runs: scripts call `Session.wait`. Nothing is started by registering; a
 running backend is found by the first tick, and one that is not running is started by the first wish.
 """
 
@@ -11,13 +11,15 @@ import time
 from pathlib import Path
 
 import bpy
+import bpy.utils.previews
 from bpy.app.handlers import persistent
 
-from . import advanced, importer, jobs, preferences
+from . import jobs, preferences
 from .client import Call, Pause, Pump
 from .launcher import Launcher, find_installation
 from .link import Link, LinkState
 from .problems import Problem
+from .window import at_rest, show_live, sync_window, waiting_in_files
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +32,9 @@ BUSY, LIVELY, IDLE = 0.02, 0.1, 0.5
 POLL_ACTIVE, POLL_IDLE = 0.5, 3.0
 
 _current = None
-ticks: list[float] = []
-"""Durations of the ticks, when somebody measures (`measure`)."""
 measuring = False
+ticks: list[tuple[float, float]] = []
+"""What the ticks took while somebody measures: seconds on the clock, and seconds of this thread's own work."""
 
 
 class Session:
@@ -109,6 +111,10 @@ class Session:
                 raise Problem("too_slow", f"This took longer than {seconds:.0f} s.", "Look at the backend's log.")
             time.sleep(0.01)
         return task.outcome()
+
+    def preset(self, name):
+        """What the service says about a preset; empty if it does not know it."""
+        return next((item for item in self.link.server.get("presets") or () if item.get("name") == name), {})
 
     # --- jobs -------------------------------------------------------------------------------------
 
@@ -235,7 +241,7 @@ class Session:
                 if name == "result.glb":
                     bpy.ops.dreamcraft.import_result("EXEC_DEFAULT", True, job=job, pending=True)
                 else:
-                    show_live(job, self.folder_of(job) / name)
+                    show_live(job, self.folder_of(job) / name, title_of(job))
         except (RuntimeError, Problem) as error:
             self.problem = error if isinstance(error, Problem) else Problem("bad_model", str(error))
         self.touch()
@@ -320,8 +326,6 @@ def get() -> Session:
     """The session; made when it is first needed."""
     global _current
     if _current is None:
-        import bpy.utils.previews
-
         _current = Session()
     return _current
 
@@ -337,7 +341,7 @@ def presets():
 
 
 def preset_named(name):
-    return next((item for item in presets() if item.get("name") == name), {})
+    return _current.preset(name) if _current is not None else {}
 
 
 def restart():
@@ -367,71 +371,6 @@ def look_at_picture(settings):
     get().look_at(key, submission, start=preferences.current().start_automatically)
 
 
-# --- the window -----------------------------------------------------------------------------------
-
-
-def sync_window(current):
-    """Brings the list and the advanced settings up to date and redraws the sidebars."""
-    server = current.link.server
-    if server.get("schema"):
-        scene = bpy.context.scene
-        preset = preset_named(scene.dreamcraft.preset if scene is not None else "preview")
-        advanced.build(server["schema"], preset.get("values") or {})
-    for manager in bpy.data.window_managers:
-        fill_list(manager.dreamcraft, current)
-        for window in manager.windows:
-            for area in window.screen.areas:
-                if area.type in ("VIEW_3D", "PREFERENCES"):
-                    area.tag_redraw()
-
-
-def fill_list(state, current):
-    """The list's lines; untouched where they are right."""
-    wanted = [(name, current.jobs[name].state, current.jobs[name].name) for name in current.order]
-    if [(line.job, line.state, line.name) for line in state.jobs] == wanted:
-        return
-    chosen = state.jobs[state.active].job if state.active < len(state.jobs) else ""
-    state.jobs.clear()
-    for name, phase, title in wanted:
-        line = state.jobs.add()
-        line.job, line.state, line.name = name, phase, title
-    state.active = next((i for i, line in enumerate(state.jobs) if line.job == chosen), 0)
-
-
-def waiting_in_files():
-    """What the open file's scenes wait for."""
-    return [pending for scene in bpy.data.scenes for pending in scene.dreamcraft.pending if not pending.imported]
-
-
-def at_rest():
-    """Whether an object may appear now: Object Mode, no render, nothing in the user's hand."""
-    if bpy.app.background:
-        return True
-    if bpy.app.is_job_running("RENDER"):
-        return False
-    item = bpy.context.view_layer.objects.active
-    if item is not None and item.mode != "OBJECT":
-        return False
-    windows = bpy.context.window_manager.windows
-    held = ("TRANSFORM_OT", "VIEW3D_OT")
-    return not any(op.bl_idname.startswith(held) for window in windows for op in window.modal_operators)
-
-
-def show_live(job, path):
-    """The shape so far, in the scene that waits for the job; it makes no undo step, the final object does."""
-    for scene in bpy.data.scenes:
-        for pending in scene.dreamcraft.pending:
-            if pending.job == job and not pending.imported:
-                place = importer.Placement(
-                    name=f"{title_of(job)} (live)",
-                    location=tuple(pending.location),
-                    height=pending.height,
-                    properties={importer.MARK: job},
-                )
-                item = importer.import_model(path, scene, place, replacing=pending.live_object)
-                pending.live_object = item.name
-
-
 def title_of(job):
     """What the object of a job is called."""
     found = _current.jobs.get(job) if _current is not None else None
@@ -441,21 +380,19 @@ def title_of(job):
 
 def _import_due():
     """One-shot timer of its own: reading and building a model is the one thing that takes longer than a tick."""
-    if _current is None:
-        return None
-    _current.import_due()
-    return None
+    if _current is not None:
+        _current.import_due()
 
 
 def _tick():
-    start = time.perf_counter()
+    start, worked = time.perf_counter(), time.thread_time()
     try:
         pause = get().tick()
     except Exception:
         logger.exception("DreamCraft's timer had to skip a turn")
         pause = 1.0
     if measuring:
-        ticks.append(time.perf_counter() - start)
+        ticks.append((time.perf_counter() - start, time.thread_time() - worked))
     return pause
 
 

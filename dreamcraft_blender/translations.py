@@ -14,7 +14,7 @@ def unregister():
 
 
 def tables():
-    """What Blender wants: by language, then by context and English words; labels of buttons have a context of their own."""
+    """What Blender wants: by language, then by context and English words (buttons have a context of their own)."""
     return {
         language: {(context, english): other for english, other in table.items() for context in ("*", "Operator")}
         for language, table in TABLES.items()

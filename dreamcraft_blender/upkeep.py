@@ -48,12 +48,9 @@ class DREAMCRAFT_OT_install_backend(Reporting, bpy.types.Operator):
 def make_installer(*, fresh=False) -> Installer:
     """An installation that is ready to begin. Raises `Problem` where it must not or cannot."""
     if not bpy.app.online_access:
-        where = "Preferences > System > Network > Allow Online Access"
-        how = (
-            "it cannot be allowed: Blender was started with --offline-mode"
-            if bpy.app.online_access_override
-            else f"allow it in {where}"
-        )
+        how = "allow it in Preferences > System > Network"
+        if bpy.app.online_access_override:  # set by the command line, so the preferences cannot change it
+            how = "start Blender without --offline-mode"
         text = "Blender may not go online, and the installation downloads packages (about 1 GB)."
         raise Problem("offline", text, f"To install, {how}.")
     wheel = packed_wheel(Path(__file__).parent)
@@ -225,10 +222,11 @@ def diagnostics(current) -> str:
     """What a bug report needs."""
     server, launcher = current.link.server, current.link.launcher
     problem = current.problem or current.link.problem
+    installed = launcher.installation.where if launcher.installation else "none"
     lines = [
         f"Blender {bpy.app.version_string}, Python {platform.python_version()}, {platform.platform()}",
         f"Extension protocol {PROTOCOL}; backend {server.get('version', '?')}, protocol {server.get('protocol', '?')}",
-        f"Link: {current.link.state.value}; installation: {launcher.installation.where if launcher.installation else 'none'}",
+        f"Link: {current.link.state.value}; installation: {installed}",
         f"Device: {(server.get('device') or {}).get('name', '?')}; online access: {bpy.app.online_access}",
         f"Problem: {problem.code + ': ' + str(problem) if problem else 'none'}",
         f"Jobs: {', '.join(f'{job.id[:6]} {job.state}' for job in list(current.jobs.values())[:10]) or 'none'}",

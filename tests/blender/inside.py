@@ -22,9 +22,10 @@ def case(function: Callable[[Path], None]) -> Callable[[Path], None]:
 
 def enabled(folder: Path, **manners):
     """The extension registered, and a home for its double: (session module, session, home)."""
+    from service import Home
+
     import dreamcraft_blender
     from dreamcraft_blender import session
-    from service import Home
 
     home = Home(folder / "home", **manners)
     os.environ["DREAMCRAFT3D_HOME"] = str(home.folder)
@@ -70,11 +71,12 @@ def leaves_nothing_behind(folder: Path) -> None:
     for turn in range(20):
         dreamcraft_blender.register()
         if turn % 5 == 0:  # also after it was used
-            from dreamcraft_blender import advanced, session
             from double import SCHEMA
 
+            from dreamcraft_blender import advanced, session
+
             session.get()
-            advanced.build(SCHEMA, {"coarse_nerf.steps": turn + 1})
+            advanced.build(SCHEMA, {"coarse_nerf.steps": turn + 1}, turn)
             assert bpy.context.scene.dreamcraft_advanced.coarse_nerf__steps == turn + 1
         dreamcraft_blender.unregister()
     assert inventory() == before, (before, inventory())
@@ -237,8 +239,8 @@ def every_refusal_has_a_remedy(folder: Path) -> None:
             found = problem
         except RuntimeError as error:  # an operator's report of an error
             found = current.problem
-            assert found is not None, error
-            assert found.remedy in str(error), error
+            assert found is not None, error  # noqa: PT017
+            assert found.remedy in str(error), error  # noqa: PT017
         assert found.code == code, (found.code, str(found))
         assert found.remedy, code
 
@@ -281,7 +283,7 @@ def a_failed_job_says_why(folder: Path) -> None:
     try:
         bpy.ops.dreamcraft.generate(wait=True)
     except RuntimeError as error:
-        assert "The object was lost in stage neus. Check the mask." in str(error)
+        assert "The object was lost in stage neus. Check the mask." in str(error)  # noqa: PT017
     else:
         raise AssertionError("it did not fail")
     home.close()

@@ -1,6 +1,7 @@
 """The extension inside Blender: each case of inside.py in a process of its own. Also the zip, and the translations."""
 
 import importlib.util
+import itertools
 import json
 import subprocess
 import sys
@@ -14,7 +15,7 @@ HERE = Path(__file__).parent
 
 def names() -> list[str]:
     lines = (HERE / "inside.py").read_text(encoding="utf-8").splitlines()
-    pairs = zip(lines, lines[1:], strict=False)
+    pairs = itertools.pairwise(lines)
     return [after.removeprefix("def ").partition("(")[0] for before, after in pairs if before == "@case"]
 
 

@@ -74,10 +74,10 @@ def written() -> set[str]:
             values += node.args[:1] if name in ("words", "poll_message_set") else []
             values += node.args[1:2] if name == "Remedy" else []
             found |= {v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str) and v.value}
-    from dreamcraft_blender import panels
+    from dreamcraft_blender import drawing
 
-    found |= set(panels.STAGE_NAMES.values()) | set(panels.STATE_NAMES.values())
-    found |= {text for text, _ in panels.LINK_NAMES.values()}
+    found |= set(drawing.STAGE_NAMES.values()) | set(drawing.STATE_NAMES.values())
+    found |= {text for text, _ in drawing.LINK_NAMES.values()}
     return {word for word in found if any(letter.isalpha() for letter in word)}
 
 

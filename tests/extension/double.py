@@ -1,8 +1,8 @@
 """A double of the backend's service: the same wire over a real socket, jobs that pass in moments, and bad manners.
 
 `python double.py serve` behaves like `dreamcraft3d serve`: it writes the state file below DREAMCRAFT3D_HOME. Bad
-manners are asked for with DOUBLE_MANNERS: `garbage` (bytes that are no HTTP), `html`, `old` (protocol 0), `dies` (exit 7 at the
-start), `fails` (each job fails), `slow` (an answer takes a second). DOUBLE_SECONDS: how long a job takes.
+manners are asked for with DOUBLE_MANNERS: `garbage` (bytes that are no HTTP), `html`, `old` (protocol 0), `dies` (exit
+7 at the start), `fails` (each job fails), `slow` (an answer takes a second). DOUBLE_SECONDS: how long a job takes.
 """
 
 import hashlib

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamcraft_blender.client import Call, Endpoint, Exchange, Message, Pause, Pump
+from dreamcraft_blender.answers import Message
+from dreamcraft_blender.client import Call, Endpoint, Exchange, Pause, Pump
 from dreamcraft_blender.problems import Problem
 
 
