@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .launcher import clean_environment, detached, environment_python, tail
 from .problems import Problem
@@ -164,6 +165,11 @@ class Installer:
         except OSError as error:
             text = f"The folder {self.folder} cannot be written ({error.strerror})."
             raise Problem("read_only", text, "Choose another folder in the preferences.") from error
+        marks = (STAMP, PROGRESS, "pyvenv.cfg")
+        if any(self.folder.iterdir()) and not any((self.folder / name).is_file() for name in marks):
+            text = f"The folder {self.folder} holds other things, and an installation would replace them."
+            raise Problem("in_the_way", text, "Choose another folder in the preferences.")
+        self._note(PROGRESS, self._noted())  # from now on the folder is ours
         free = shutil.disk_usage(self.folder).free / 2**30
         if free < NEEDED_GIB:
             text = f"Only {free:.1f} GiB are free at {self.folder}; the backend needs {NEEDED_GIB:.0f}."
@@ -218,12 +224,18 @@ class Installer:
             Step("check", (inside, "-I", "-m", "dreamcraft3d", "doctor", "--json")),
         ]
         self._key = hashlib.sha256(self.wheel.read_bytes() + python.encode()).hexdigest()
+        noted = self._noted()
+        fits = noted.get("key") == self._key and environment_python(self.folder).exists()
+        before = noted.get("finished") or []
+        self._finished = [step.name for step in self._steps if fits and step.name in before][:2]
+
+    def _noted(self) -> dict[str, Any]:
+        """What an earlier run wrote down; empty if there was none."""
         try:
-            noted = json.loads((self.folder / PROGRESS).read_text())
-            fits = noted["key"] == self._key and environment_python(self.folder).exists()
-            self._finished = [step.name for step in self._steps if fits and step.name in noted["finished"]][:2]
-        except (OSError, ValueError, KeyError, TypeError):
-            self._finished = []
+            noted = json.loads((self.folder / PROGRESS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return noted if isinstance(noted, dict) else {}
 
     def _begin(self, step: Step) -> None:
         self.text = {"environment": "Making the environment", "packages": "Downloading packages"}.get(

@@ -30,6 +30,7 @@ BUTTONS = {
     "did_not_start": Remedy("dreamcraft.open_log", "Show Log"),
     "offline": Remedy("dreamcraft.open_preferences", "Open Preferences"),
     "read_only": Remedy("dreamcraft.open_preferences", "Open Preferences"),
+    "in_the_way": Remedy("dreamcraft.open_preferences", "Open Preferences"),
     "no_python": Remedy("dreamcraft.open_preferences", "Choose a Python"),
     "no_image": Remedy("dreamcraft.open_picture", "Open a Picture"),
     "no_object": Remedy("dreamcraft.edit_mask", "Paint a Mask"),

@@ -161,7 +161,8 @@ def test_server_is_up_without_torch(imports):
         assert not {name for name in reachable(module, imports) if layer(name) in {"torch", "warp", "diffusers"}}
 
 
-PLAIN = set("answers client glb installer jobs launcher link pixels problems schema submission".split())
+PLAIN = {"answers", "client", "glb", "installer", "jobs", "launcher", "link", "pixels", "problems", "schema"}
+PLAIN |= {"submission"}
 """Modules of the extension that work without Blender."""
 
 IN_EVERY_BLENDER = {*sys.stdlib_module_names, "bpy", "bpy_extras", "mathutils", "numpy", ""}
