@@ -99,7 +99,7 @@ def test_all_mistakes_at_once_with_their_lines(tmp_path):
     expected = [
         (2, "capital letters"), (3, "is taken (line 1)"), (4, "Windows"), (5, "no preset"), (5, "no file missing.png"),
         (6, "outside"), (7, "no key 'imag'"), (8, "no setting 'export.faces'"), (9, "seed"), (9, "no file A.PNG"),
-        (10, "refine"), (10, "no file a.glb"), (11, "'id' is missing"), (12, "seed"),
+        (10, "no file a.glb"), (11, "'id' is missing"), (12, "seed"),
         (12, "priority"), (13, "not a picture"),
     ]  # fmt: skip
     problems = caught.value.problems

@@ -61,7 +61,7 @@ def _article(batch: Batch, standing: Standing) -> Iterator[str]:
     yield f"<p>{' · '.join(_facts(standing))}</p>"
     if standing.error is not None and standing.state == "failed":
         reason = f"{standing.error.get('message', '')} {standing.error.get('remedy', '')}"
-        yield f'<p>{html.escape(reason)} <a href="items/{item.id}/log.txt">log</a></p>'
+        yield f'<p>{html.escape(reason)} <a href="{standing.log}">log</a></p>'
     if standing.outcome is not None:
         links = (f'<a href="items/{item.id}/{name}">{name}</a>' for name in sorted(standing.outcome.outputs))
         yield f"<p>{' '.join(links)}</p>"

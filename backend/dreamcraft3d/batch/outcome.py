@@ -20,6 +20,8 @@ __all__ = ["MARKER", "Outcome", "OutputFile", "clear", "commit", "read_outcome",
 MARKER = "result.json"
 OUTPUTS = ("result.glb", "turntable.png", "thumbnail.webp", "report.json", "mask.png")
 """Files that can be part of a result."""
+REFINED = "refined"
+"""Folder of a refined mesh, all of which is part of the result; refining has a ``result.json`` of its own there."""
 SCHEMA = "result/1"
 
 
@@ -44,11 +46,16 @@ class Outcome:
         """Whether every file is there as it was committed."""
         return all(_same(folder / name, output) for name, output in self.outputs.items())
 
+    @property
+    def mesh(self) -> str | None:
+        """The name of the mesh among the outputs."""
+        return next((name for name in self.outputs if name.endswith((".glb", ".obj"))), None)
+
 
 def commit(folder: Path, item_id: str, key: str, report: Mapping[str, Any]) -> Outcome:
     """Makes what lies in the folder the item's result. Raises ``OutputError``."""
-    present = [name for name in OUTPUTS if (folder / name).is_file()]
     try:
+        present = [name for name in OUTPUTS if (folder / name).is_file()] + _refined(folder)
         outputs = {name: OutputFile((folder / name).stat().st_size, file_digest(folder / name)) for name in present}
     except OSError as error:
         raise output_error(error, folder) from error
@@ -85,7 +92,18 @@ def tidy(folder: Path, *, keep_stages: bool) -> None:
         for live in [*folder.glob("preview.webp"), *folder.glob("stage-*.webp"), *folder.glob("stage-*.glb")]:
             live.unlink()
     if not keep_stages:
-        shutil.rmtree(folder / "stages", ignore_errors=True)
+        for place in (folder, folder / REFINED):
+            shutil.rmtree(place / "stages", ignore_errors=True)
+
+
+def _refined(folder: Path) -> list[str]:
+    """Everything that refining has made, but for its log and what it needs on the way."""
+    names = [path.relative_to(folder) for path in sorted((folder / REFINED).rglob("*")) if path.is_file()]
+    return [
+        name.as_posix()
+        for name in names
+        if name.parts[1] not in ("stages", "log.txt", "picture") and not name.name.startswith(".")
+    ]
 
 
 def _same(path: Path, output: OutputFile) -> bool:

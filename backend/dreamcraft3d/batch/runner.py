@@ -21,7 +21,7 @@ from dreamcraft3d.batch.crew import Crew, Ended, Order, Told
 from dreamcraft3d.batch.errors import BatchStopped
 from dreamcraft3d.batch.journal import Journal
 from dreamcraft3d.batch.lock import BatchLock
-from dreamcraft3d.batch.outcome import clear, commit, tidy
+from dreamcraft3d.batch.outcome import REFINED, clear, commit, tidy
 from dreamcraft3d.batch.summary import write_summary
 from dreamcraft3d.batch.survey import Standing, survey
 from dreamcraft3d.batch.tasks import Batch, Task
@@ -38,7 +38,13 @@ CANCEL = "batch.cancel"
 TICK_SECONDS = 0.5
 OUTPUT_FAILURES = ("OutputError", "WorkspaceBusyError")
 """Failures of the disk, which would befall every other item too."""
-FILES = {"image": "picture", "reference.mask": "mask", "reference.depth": "depth", "reference.normal": "normal"}
+FILES = {
+    "image": "picture",
+    "mesh": "mesh",
+    "reference.mask": "mask",
+    "reference.depth": "depth",
+    "reference.normal": "normal",
+}
 """What an order calls the input files."""
 
 Kind = Literal["plan", "started", "progress", "warning", "committed", "failed", "stopped", "lost", "end"]
@@ -285,8 +291,11 @@ class Runner:
 
 
 def _order(task: Task, folder: Path) -> Order:
-    files = {FILES[key]: path for key, path in task.inputs.items()}
-    return Order(task.id, folder, {"preset": task.item.preset, "settings": task.settings}, files)
+    files = {FILES[key]: path for key, path in task.inputs.items() if key in FILES}
+    request: dict[str, Any] = {"kind": task.item.kind, "preset": task.item.preset, "settings": task.settings}
+    if task.item.kind == "refine":
+        return Order(task.id, folder / REFINED, {**request, "slots": list(task.item.slots)}, files)
+    return Order(task.id, folder, request, files)
 
 
 def _sweep(out: Path) -> None:

@@ -40,8 +40,8 @@ def errors_of(standings: Iterable[Standing]) -> Iterator[dict[str, Any]]:
     """The failed items: {id, code, message, remedy, attempts, log}."""
     for standing in standings:
         if standing.state == "failed":
-            log = f"items/{standing.id}/log.txt"
-            yield {"id": standing.id, **(standing.error or {}), "attempts": standing.history.attempts, "log": log}
+            told = {"attempts": standing.history.attempts, "log": standing.log}
+            yield {"id": standing.id, **(standing.error or {}), **told}
 
 
 def _row(standing: Standing) -> dict[str, Any]:
@@ -54,9 +54,10 @@ def _row(standing: Standing) -> dict[str, Any]:
     }  # fmt: skip
     if standing.error is not None and standing.state == "failed":
         row |= {"code": standing.error.get("code", ""), "message": standing.error.get("message", "")}
-    if outcome is not None and (glb := outcome.outputs.get("result.glb")) is not None:
+    if outcome is not None and outcome.mesh is not None:
         metrics = outcome.report.get("metrics") or {}
-        row |= {"result": f"items/{item.id}/result.glb", "sha256": glb.sha256, "faces": outcome.report.get("faces", "")}
+        row |= {"result": f"items/{item.id}/{outcome.mesh}", "sha256": outcome.outputs[outcome.mesh].sha256}
+        row |= {"faces": outcome.report.get("faces") or ""}
         row |= {"psnr": metrics.get("reference_psnr", ""), "seconds": standing.history.seconds or ""}
     return {key: value if key == "id" else _harmless(value) for key, value in row.items()}
 

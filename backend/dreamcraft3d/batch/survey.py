@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from dreamcraft3d.batch.journal import History, replay
 from dreamcraft3d.batch.keys import item_key
-from dreamcraft3d.batch.outcome import Outcome, read_outcome
+from dreamcraft3d.batch.outcome import REFINED, Outcome, read_outcome
 from dreamcraft3d.batch.tasks import Batch, Task
 
 __all__ = ["Standing", "State", "counts", "survey"]
@@ -30,6 +30,12 @@ class Standing:
     @property
     def id(self) -> str:
         return self.task.id
+
+    @property
+    def log(self) -> str:
+        """The path of the item's log, relative to the output folder."""
+        inside = f"{REFINED}/" if self.task.item.kind == "refine" else ""
+        return f"items/{self.id}/{inside}log.txt"
 
 
 def survey(batch: Batch, *, verify: bool = True) -> Iterator[Standing]:

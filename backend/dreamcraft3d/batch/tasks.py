@@ -34,9 +34,6 @@ __all__ = ["Batch", "Task", "load_batch"]
 MAPS = ("reference.mask", "reference.depth", "reference.normal")
 """Settings that name files."""
 
-PROMPTS = frozenset(["prompt", "negative_prompt"])
-"""Settings that take words; they exist once a prior reads them."""
-
 WINDOWS_PATH = 259
 DEEPEST = "items//stages/coarse_nerf/.partial-12345678.safetensors"
 """The longest path below the output folder, apart from the id."""
@@ -144,8 +141,9 @@ class _Resolver:
         self.problems += found
         if found or config is None:
             return None
-        if (item.prompt or item.negative) and not GenerateConfig.model_fields.keys() >= PROMPTS:
-            self._warn("Prompts are kept with the results, but no network of this version reads them.")
+        given = {key for key, text in (("prompt", item.prompt), ("negative_prompt", item.negative)) if text}
+        for key in sorted(given - GenerateConfig.model_fields.keys()):
+            self._warn(f"'{key.removesuffix('_prompt')}' is kept with the results, but this version does not read it.")
         timeout = self._batch.limits.timeout_s if item.timeout_s is None else item.timeout_s
         return Task(item, _with_maps(config, inputs), settings, inputs, timeout)
 
@@ -169,6 +167,8 @@ class _Resolver:
             if (words := self._file_problem(key, text, path)) is not None:
                 found.append(Problem(line, item.id, *words))
             yield key, path
+            if key == "mesh":
+                yield from _companions(path)
 
     def _file_problem(self, key: str, text: str, path: Path) -> tuple[str, str] | None:
         if not self._batch.allow_outside and not path.is_relative_to(self._base):
@@ -190,7 +190,7 @@ class _Resolver:
 def _kind_problems(item: Item) -> Iterator[tuple[str, str]]:
     """What the kinds need and must not have."""
     if item.kind == "refine":
-        yield "This version cannot refine in a batch.", "Use kind generate."
+        yield from _refine_problems(item)
         return
     if item.image is None:
         yield "An item of kind generate needs an image.", 'Write "image": "NAME.png".'
@@ -212,6 +212,40 @@ def _checked(
     except DreamCraftError as error:
         found.append(Problem(line, item.id, error.message, error.remedy))
         return None
+
+
+def _refine_problems(item: Item) -> Iterator[tuple[str, str]]:
+    if item.blend is not None or item.object is not None:
+        yield "Objects in Blender files need Blender.", "Run `blender --command dreamcraft batch`, or give a mesh file."
+    elif item.mesh is None:
+        yield "An item of kind refine needs a mesh.", 'Write "mesh": "NAME.glb".'
+    elif not item.mesh.lower().endswith((".glb", ".obj")):
+        yield f"{item.mesh} cannot be refined in place.", "Give a GLB or OBJ file."
+    if any(isinstance(slot, str) for slot in item.slots):
+        yield "The slots of a mesh file have numbers, not names.", 'Write "slots": [0].'
+
+
+def _companions(mesh: Path) -> Iterator[tuple[str, Path]]:
+    """What an OBJ file refers to, its material libraries and their images: they are inputs, too."""
+    if mesh.suffix.lower() != ".obj":
+        return
+    for library in _referred(mesh, b"mtllib"):
+        yield f"mesh:{library.name}", library
+        for image in _referred(library, b"map_"):
+            yield f"mesh:{image.name}", image
+
+
+def _referred(path: Path, keyword: bytes) -> Iterator[Path]:
+    try:
+        lines = [line.strip() for line in path.read_bytes().splitlines() if line.lstrip().startswith(keyword)]
+    except OSError:
+        return
+    for line in lines:
+        name = line.partition(b" ")[2].strip().decode("utf-8", "replace")
+        for candidate in (name, name.rpartition(" ")[2]):  # options may stand before the name, and blanks in it
+            if candidate and (file := path.parent / candidate).is_file():
+                yield file
+                break
 
 
 @lru_cache(maxsize=64)

@@ -19,11 +19,15 @@ BROKEN = (OSError, SyntaxError, ValueError, EOFError)
 
 
 def write_thumbnail(folder: Path) -> None:
-    """Writes ``thumbnail.webp`` beside ``turntable.png``; without one that can be read, nothing. Raises OutputError."""
+    """Writes ``thumbnail.webp``: a view of the turntable, or a painted texture; without either nothing.
+
+    Raises ``OutputError``.
+    """
+    textures = sorted((folder / "refined").glob("image_*_base_color_*"))
     try:
-        with Image.open(folder / "turntable.png") as turntable:
-            side = turntable.width // COLUMNS
-            data = _small(turntable.crop((0, 0, side, side)))
+        with Image.open(textures[0] if textures else folder / "turntable.png") as picture:
+            side = picture.width if textures else picture.width // COLUMNS
+            data = _small(picture.crop((0, 0, side, picture.height if textures else side)).convert("RGB"))
     except BROKEN:
         return
     with atomic_path(folder / NAME) as temporary:

@@ -194,6 +194,8 @@ class Worker:
             try:
                 shelf = self._shelf(config)
                 workspace = Workspace(folder)
+                if request.get("kind") == "refine":
+                    return refine(order, config, workspace, progress, shelf)
                 return pipeline.generate(Path(files["picture"]), config, workspace, progress, shelf=shelf).report
             except WorkspaceBusyError:
                 progress.check()
@@ -227,6 +229,19 @@ class Worker:
             traceback.print_exc()
             answer = {"ok": False, "code": "bug", "message": str(error), "hint": "Please report it with the log."}
         self.send({"masked": order["id"], **answer})
+
+
+def refine(order: Mapping[str, Any], config: Any, workspace: Any, progress: Progress, shelf: Any) -> dict[str, Any]:
+    """A job of the kind refine: a mesh file with other images. Returns its report."""
+    from dreamcraft3d.refining.files import refine_file
+
+    mesh, picture = (order["files"].get(name) for name in ("mesh", "picture"))
+    done = refine_file(
+        Path(mesh), config, workspace, progress,
+        picture=None if picture is None else Path(picture).read_bytes(),
+        slots=order["request"].get("slots") or None, prompt=getattr(config, "prompt", ""), shelf=shelf,
+    )  # fmt: skip
+    return done.result.report
 
 
 def out_of_memory() -> dict[str, Any]:
