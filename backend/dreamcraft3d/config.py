@@ -376,6 +376,8 @@ class GenerateConfig(Record):
     """the named set of values that this one started from"""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """same seed, same result"""
+    prompt: str = ""
+    """the object in words, in English, as in "a red bird"; for priors that know pictures by their captions"""
     prior: Literal["bundled"] = "bundled"
     """the pretrained network that judges novel views"""
     priors: PriorsConfig = PriorsConfig()

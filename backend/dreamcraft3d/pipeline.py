@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -36,7 +37,7 @@ from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
 from dreamcraft3d.priors.base import SurfaceEstimator
-from dreamcraft3d.priors.loading import check_present, load_prior
+from dreamcraft3d.priors.loading import check_present, check_words, load_prior
 from dreamcraft3d.priors.residency import LoadedPriors, Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
@@ -120,7 +121,8 @@ def load_priors(config: GenerateConfig) -> Shelf:
         MissingDependencyError, ConfigError: one of them is not on this machine.
     """
     check_present(config.prior_names())
-    return LoadedPriors(load_prior, default_device(), frugal=config.priors.offload)
+    check_words(config.prior_names(), config.prompt)
+    return LoadedPriors(partial(load_prior, prompt=config.prompt), default_device(), frugal=config.priors.offload)
 
 
 def run_stages(
@@ -265,7 +267,7 @@ class Stages:
     def _priors_of(self, name: str) -> list[str]:
         """What the fingerprint says of the priors (nothing for those that come with the program)."""
         named = [str(prior) for prior in self.config.priors_of(name)]
-        return [] if set(named) <= {"bundled", "None"} else named
+        return [] if set(named) <= {"bundled", "None"} else [*named, self.config.prompt]
 
     def prepare(self, mesh_of: Callable[[], Mesh]) -> export.UnwrappedMesh:
         """Clean-up, decimation and unwrapping, as a stage of its own: it takes time and the texture depends on it."""

@@ -68,6 +68,7 @@ class Adapters:
             self.voices[name] = Voice(layers, _camera_embedding(width, generator, self.unet.device))
         self._hook = self.unet.time_embedding.register_forward_hook(self._add_camera)
         self.unet.disable_adapters()
+        self._stay_trainable()
 
     @contextmanager
     def speaking(self, voice: VoiceName | None, camera: Float[Tensor, "B 16"] | None = None) -> Iterator[None]:
@@ -95,6 +96,13 @@ class Adapters:
         else:
             self.unet.set_adapter(voice)
             self.unet.enable_adapters()
+        self._stay_trainable()
+
+    def _stay_trainable(self) -> None:
+        """PEFT freezes what is not heard, and a frozen parameter takes no gradient even of an earlier answer."""
+        for name in self.voices:
+            for parameter in self.voices[name].layers.values():
+                parameter.requires_grad_(True)
 
     def _add_camera(self, module: nn.Module, inputs: object, embedding: Tensor) -> Tensor:
         """A branch of guidance repeats the batch of pictures, so their cameras are repeated as often."""

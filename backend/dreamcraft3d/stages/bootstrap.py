@@ -31,6 +31,8 @@ from dreamcraft3d.stages.supervision import Supervision, timesteps
 
 __all__ = ["Bootstrap", "Moment", "bootstrapping", "moments", "stage_steps"]
 
+LOSS_SCALE = 1024.0
+"""Keeps the gradients of a network in half precision away from zero; a power of two, so that fp32 does not notice."""
 RenderViews = Callable[[Cameras], Float[Tensor, "B H W 4"]]
 
 
@@ -158,8 +160,12 @@ class Bootstrap:
         optimiser = self._optimisers[voice]
         optimiser.zero_grad(set_to_none=True)
         if bool(torch.isfinite(loss)):
-            loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(self._adapters.voices[voice].parameters(), 1.0)
+            (LOSS_SCALE * loss).backward()
+            parameters = self._adapters.voices[voice].parameters()
+            for parameter in parameters:
+                if parameter.grad is not None:
+                    parameter.grad.div_(LOSS_SCALE)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             if bool(torch.isfinite(norm)):
                 optimiser.step()
         optimiser.zero_grad(set_to_none=True)
