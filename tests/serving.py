@@ -111,7 +111,7 @@ def hosting(paths: ServicePaths) -> Iterator[Hosted]:
     listener = listening_socket(ServeOptions())
     port = listener.getsockname()[1]
     server = Server(create_app(service, token=TOKEN), service, lambda: None, idle_minutes=None)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="service")
     thread.start()
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as http:

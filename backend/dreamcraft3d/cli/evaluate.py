@@ -162,15 +162,41 @@ def ablate(
 
 
 @app.command()
-def bench(as_json: Json = False) -> None:
-    """Time each kernel beside its slow twin, in one run."""
+def bench(
+    what: Annotated[Literal["kernels", "service"], typer.Argument(help="What to time.")] = "kernels",
+    queued: Annotated[int, typer.Option(min=1, help="Jobs in the service's queue.")] = 10_000,
+    seconds: Annotated[float, typer.Option(min=1.0, help="How long the service is under load.")] = 40.0,
+    as_json: Json = False,
+) -> None:
+    """Time each kernel beside its slow twin; or the service with a long queue and a job computing beside it."""
     with failing_politely(None, as_json=as_json):
-        from dreamcraft3d.evaluation.bench import run_all
+        if what == "kernels":
+            bench_kernels(as_json=as_json)
+        else:
+            bench_service(queued, seconds, as_json=as_json)
 
-        rows = run_all()
-        width = max((len(row.name) for row in rows), default=0)
-        lines = [f"{'kernel':{width}}   ours ms   twin ms   faster  size"]
-        for row in rows:
-            times = f"{row.ours_ms:9.1f} {row.twin_ms:9.1f} {row.ratio:7.1f}x"
-            lines.append(f"{row.name:{width}} {times}  {row.detail}")
-        finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
+
+def bench_kernels(*, as_json: bool) -> None:
+    from dreamcraft3d.evaluation.bench import run_all
+
+    rows = run_all()
+    width = max((len(row.name) for row in rows), default=0)
+    lines = [f"{'kernel':{width}}   ours ms   twin ms   faster  size"]
+    for row in rows:
+        times = f"{row.ours_ms:9.1f} {row.twin_ms:9.1f} {row.ratio:7.1f}x"
+        lines.append(f"{row.name:{width}} {times}  {row.detail}")
+    finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
+
+
+def bench_service(queued: int, seconds: float, *, as_json: bool) -> None:
+    from dreamcraft3d.evaluation.bench_service import measure_service
+
+    figures = measure_service(
+        queued=queued, seconds=seconds, say=lambda text: console.print(text, highlight=False, markup=False)
+    )
+    lines = []
+    for figure in figures:
+        wanted = "" if figure.wanted is None else f"(wanted: {figure.wanted:g}{'' if figure.good else ', MISSED'})"
+        lines.append(f"{figure.name:26} {figure.value:9.2f} {figure.unit:4} {wanted:22} {figure.detail}")
+    good = all(figure.good for figure in figures)
+    finish({"ok": good, "figures": [vars(figure) for figure in figures]}, as_json=as_json, lines=lines)

@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from dreamcraft3d.errors import ConfigError, DreamCraftError, OutputError
@@ -76,7 +77,8 @@ def answer_errors(app: FastAPI) -> None:
     async def answer(_: Request, error: Exception) -> Response:
         return error_response(as_service_error(error))
 
-    for kind in (HTTPException, RequestValidationError, DreamCraftError, UnknownJob, IllegalTransition, Exception):
+    expected = (HTTPException, RequestValidationError, DreamCraftError, UnknownJob, IllegalTransition, ClientDisconnect)
+    for kind in (*expected, Exception):
         app.add_exception_handler(kind, answer)
 
 
@@ -90,6 +92,8 @@ def as_service_error(error: Exception) -> ServiceError:
             return ServiceError(error.status_code, code, message, hint)
         case RequestValidationError():
             return invalid(error)
+        case ClientDisconnect():  # nobody will read this
+            return ServiceError(400, *CODES[400])
         case UnknownJob():
             return ServiceError(404, "unknown_job", "There is no such job.", "It may have been deleted.")
         case IllegalTransition():
