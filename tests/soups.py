@@ -158,7 +158,7 @@ def request(
 
 
 def painted(mesh: TriangleSoup, slot: int, size: int, colour_of) -> bytes:
-    """The image of a slot whose texels show colour_of(place): the known answer of a refinement. 8 bits, noise elsewhere."""
+    """The image of a slot whose texels show colour_of(place), the known answer of a refinement; noise elsewhere."""
     inside = np.flatnonzero(mesh.tri_slot == slot)
     corners = mesh.tri_uv[inside].astype(np.float64) * [size, -size] + [0.0, size]
     texel, local = covered_texels(corners, size, size)

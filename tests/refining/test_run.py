@@ -194,7 +194,7 @@ def test_a_thin_card_keeps_two_colours(tmp_path):
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, :32, 0], image[:, 32:, 2] = 255, 255
     truth = soups.request(mesh, {0: soups.png(image)})
-    settings = {**TINY, "texture.steps": 80, "oracle_size": 64, "texture.render_size": 64}
-    result, (score,) = evaluate_refine(truth, configure("oracle", settings), Workspace(tmp_path), Progress())
+    small = {"oracle_size": 64, "texture.render_size": 64, "texture.reference_size": 64, "reference.size": 64}
+    result, (score,) = evaluate_refine(truth, configure("oracle", small), Workspace(tmp_path), Progress())
     assert score.psnr > 25.0, score
     assert result.report["mesh"]["thin"] == len(mesh.tri_vertex)

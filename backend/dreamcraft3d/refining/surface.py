@@ -29,8 +29,8 @@ HALF_EXTENT = 0.6
 THIN = 0.02
 """Walls thinner than this are two surfaces, in our units (the object spans about 1.2)."""
 
-APART = 0.004
-"""How far each side of a thin wall is moved outward: more than two cells of the finest grid of any preset."""
+APART = 0.01
+"""How far each side of a thin wall is moved outward: seven cells of the finest grid of `preview`, one of a coarse one."""
 
 OPPOSED = -0.2
 """Cosine below which two faces at a vertex belong to different sides."""
