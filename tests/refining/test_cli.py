@@ -1,4 +1,4 @@
-"""`dreamcraft3d refine`: a clear line for every mistake, JSON for programs, a file that is the same but for its images."""
+"""`dreamcraft3d refine`: a clear line for every mistake, JSON for programs, a file that only differs in its images."""
 
 import json
 from pathlib import Path

@@ -30,7 +30,7 @@ THIN = 0.02
 """Walls thinner than this are two surfaces, in our units (the object spans about 1.2)."""
 
 APART = 0.01
-"""How far each side of a thin wall is moved outward: seven cells of the finest grid of `preview`, one of a coarse one."""
+"""How far each side of a thin wall is moved outward: seven cells of the finest grid of `preview`."""
 
 OPPOSED = -0.2
 """Cosine below which two faces at a vertex belong to different sides."""
