@@ -92,7 +92,7 @@ def generate(
     )
 
     def made(server: Mapping[str, Any]) -> Submission:
-        values = {"seed": seed, **(settings or {})}
+        values = ({"seed": seed} if seed else {}) | dict(settings or {})
         return build(
             picture, server=server, preset=preset, prompt=prompt, name=placement.name, settings=values, mask=read(mask)
         )

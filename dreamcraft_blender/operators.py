@@ -14,7 +14,11 @@ from .submission import build, check_picture
 def settings_of(scene):
     """The form as settings by dotted key: what the panel has a place for, and the advanced ones that were changed."""
     form = scene.dreamcraft
-    found = {"seed": form.seed, "reference.elevation": round(form.elevation, 3), **advanced.changed(scene)}
+    found = advanced.changed(scene)
+    if form.seed:  # what is as the preset says is not sent: the service learns from such jobs how long a preset takes
+        found["seed"] = form.seed
+    if form.elevation:
+        found["reference.elevation"] = round(form.elevation, 3)
     if form.target_faces:
         found["export.target_faces"] = max(100, form.target_faces)
     if form.texture_size != "PRESET":

@@ -129,7 +129,10 @@ def the_button_makes_what_the_script_makes(folder: Path) -> None:
     assert bpy.ops.dreamcraft.generate(wait=True) == {"FINISHED"}
     button = bpy.context.view_layer.objects.active
     script = api.generate(
-        form.picture, seed=7, height=0.5, prompt="a mug", settings={"reference.elevation": 0.0}
+        form.picture,
+        seed=7,
+        height=0.5,
+        prompt="a mug",
     ).object
     home.close()
     assert button["dreamcraft_job"] != script["dreamcraft_job"]
