@@ -41,7 +41,7 @@ def words(text):
 def wrapped(layout, text, context, *, icon="NONE"):
     """A text over as many lines as the sidebar's width needs."""
     scale = context.preferences.system.ui_scale or 1.0
-    width = max(16, int((context.region.width / scale - 60) / 6.2)) if context.region else 40
+    width = max(16, int((context.region.width / scale - 95) / 6.6)) if context.region else 40
     column = layout.column(align=True)
     column.scale_y = 0.8
     for index, line in enumerate(textwrap.wrap(text, width) or [""]):

@@ -29,7 +29,7 @@ BUDGET = 0.0012
 BUSY, LIVELY, IDLE = 0.02, 0.1, 0.5
 """Seconds until the next tick: while something is on the wire, while there is something to watch, otherwise."""
 
-POLL_ACTIVE, POLL_IDLE = 0.5, 3.0
+POLL_ACTIVE, POLL_IDLE = 0.5, 1.0
 
 _current = None
 measuring = False
