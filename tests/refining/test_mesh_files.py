@@ -298,7 +298,7 @@ def test_strength_0_returns_the_file_with_the_same_image_and_never_overwrites(tm
     path.write_bytes(glb([textured(0)], [image], [0]))
     config = configure("preview", {"refine.strength": 0.0})
     done = refine_file(path, config, Workspace(tmp_path / "out"), Progress())
-    assert images_of(done.mesh.read_bytes()) == {0: image}
+    assert done.mesh.read_bytes() == path.read_bytes()
     assert json.loads((tmp_path / "out" / "result.json").read_text())["strength"] == 0.0
     inside = tmp_path / "again" / "mesh" / "thing.glb"
     inside.parent.mkdir(parents=True)

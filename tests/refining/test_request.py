@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -109,3 +111,10 @@ def test_a_mesh_without_coordinates_is_refused():
     with pytest.raises(NoTextureCoordinates) as caught:
         soups.request(mesh, {0: soups.png(soups.noise(8, 8))})
     assert caught.value.reason == "E_NO_UV"
+
+
+def test_a_request_is_read_without_torch():
+    """The service looks at requests before any worker runs."""
+    code = "import sys; import dreamcraft3d.refining.folder; print(sorted({'torch', 'cv2', 'warp'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

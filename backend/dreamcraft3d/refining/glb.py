@@ -64,6 +64,7 @@ class GlbFile:
         """Raises RefineRefused for anything but an uncompressed glTF 2 binary."""
         if data[:4] != b"glTF" or len(data) < 20 or struct.unpack_from("<I", data, 4)[0] != 2:
             raise RefineRefused("This is not a glTF 2 binary file.", "Export the mesh again, as GLB.")
+        self.data = data
         length = struct.unpack_from("<I", data, 12)[0]
         try:
             self.document: dict[str, Any] = json.loads(data[20 : 20 + length])

@@ -19,6 +19,8 @@ def with_images(file: GlbFile, images: Mapping[int, bytes]) -> bytes:
 
     An image that nothing else shows is replaced where it lies; otherwise the slot's material gets one of its own.
     """
+    if not images:
+        return file.data
     document: dict[str, Any] = json.loads(json.dumps(file.document))
     views, binary = document.setdefault("bufferViews", []), file.binary
     for slot, png in images.items():
