@@ -64,6 +64,7 @@ def test_a_journal_that_is_nothing_but_a_torn_line(tmp_path):
     assert path.read_bytes() == b""
 
 
+@pytest.mark.slow
 def test_three_thousand_items_are_surveyed_in_little_memory(tmp_path):
     rows = [{"id": f"thing-{n}", "image": "a.png", "prompt": f"thing number {n}"} for n in range(3000)]
     batch = load_batch(write(tmp_path, rows))
