@@ -1,7 +1,6 @@
 """Adapters teach a frozen network without touching it."""
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -35,8 +34,8 @@ def diffusion(dtype: torch.dtype = torch.float32) -> StableDiffusionPrior:
 
 
 @pytest.fixture(params=[bundled, diffusion])
-def prior(request: pytest.FixtureRequest) -> Iterator[Personalisable]:
-    yield request.param()
+def prior(request: pytest.FixtureRequest) -> Personalisable:
+    return request.param()  # type: ignore[no-any-return]
 
 
 def condition() -> ViewCondition:

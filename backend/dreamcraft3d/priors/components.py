@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError, MissingDependencyError
@@ -110,7 +111,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _explaining(folder: Path, part: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DreamCraftError(
             f"The part '{part}' of the model in {folder} cannot be loaded ({reason}).",
