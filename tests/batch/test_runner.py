@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from batches import PAINTER, commits, items, journal, make, runs_of, summary, tell_tale, write
-from dreamcraft3d.batch.crew import LocalCrew
+from dreamcraft3d.batch.crew import Ended, LocalCrew, Told
 from dreamcraft3d.batch.errors import BatchBusyError, BatchStopped, WorkersUnavailableError
 from dreamcraft3d.batch.journal import Journal
 from dreamcraft3d.batch.lock import BatchLock
@@ -215,6 +215,22 @@ def test_a_full_disk_ends_the_run_and_nothing_is_failed(tmp_path):
         make(manifest)
     states = {entry["id"]: entry["event"] for entry in journal(out_of(manifest)) if "id" in entry}
     assert states == {"a": "item_committed", "disk": "item_stopped"}
+
+
+class FullDisk(LocalCrew):
+    """A crew whose workers stop at once, because the disk is full."""
+
+    def events(self, seconds: float) -> list[Told | Ended]:
+        ends = [event for event in super().events(seconds) if isinstance(event, Ended)]
+        return [Ended(event.item, "stopped", {"reason": "disk"}) for event in ends]
+
+
+def test_a_worker_that_stopped_for_the_disk_ends_the_run(tmp_path):
+    batch = load_batch(write(tmp_path, items("a", "z")))
+    with pytest.raises(OutputError, match="disk is full"):
+        Runner(batch, FullDisk(1, command=PAINTER)).run()
+    assert [entry["event"] for entry in journal(batch.out) if "id" in entry] == ["item_started", "item_stopped"]
+    assert {standing.state for standing in make(batch.source).values()} == {"done"}
 
 
 def test_a_disk_that_fills_up_under_the_journal(tmp_path, monkeypatch):

@@ -56,7 +56,8 @@ class Told:
 
 @dataclass(frozen=True)
 class Ended:
-    """The end of an order. `detail`: the report, or {code, message, hint}; of a lost worker, how it ended."""
+    """The end of an order. `detail`: the report; {code, message, hint} of what failed or was lost; {reason}
+    of what stopped, "disk" among them."""
 
     item: str
     outcome: Outcome
@@ -147,7 +148,7 @@ class LocalCrew:
         for worker in self._workers:
             if worker.item == item and worker.asked is None:
                 worker.asked = time.monotonic()
-                worker.send({"stop": "cancel"})
+                worker.send({"stop": "cancel", "job": item})
 
     def events(self, seconds: float) -> list[Told | Ended]:
         found: list[Told | Ended] = []
@@ -222,7 +223,7 @@ class LocalCrew:
             self._dismiss(worker)
             self._workers.remove(worker)
             threading.Thread(target=worker.bury, name="worker's end", daemon=True).start()
-        detail = done.get("report") or done.get("error") or {}
+        detail = done.get("report") or done.get("error") or {"reason": done.get("reason", "")}
         return [Ended(item, done["outcome"], detail)]
 
     def _buried(self, worker: _Worker) -> list[Told | Ended]:

@@ -223,6 +223,9 @@ class Runner:
                 limit = self._standings[event.item].task.timeout
                 message = f"It took longer than {limit:g} s."
                 self._fail(event.item, {"code": "timeout", "message": message, "hint": "Raise timeout_s."})
+            case "stopped" if detail.get("reason") == "disk":
+                self._journal.append("item_stopped", event.item, key=self._standings[event.item].key)
+                self._broken = OutputError("The disk is full.", "Free some space; the same command goes on.")
             case "stopped":
                 self._journal.append("item_stopped", event.item, key=self._standings[event.item].key)
                 self._tell("stopped", event.item)
