@@ -10,6 +10,7 @@ from typing import ClassVar
 __all__ = [
     "Cancelled",
     "ConfigError",
+    "DiskFullError",
     "DownloadError",
     "DreamCraftError",
     "InputError",
@@ -45,6 +46,10 @@ class ConfigError(DreamCraftError):
 
 class OutputError(DreamCraftError):
     """The output folder cannot be written: permissions, a full disk, a file in the way."""
+
+
+class DiskFullError(OutputError):
+    """There is no room on the disk; with room the same work goes on."""
 
 
 class WorkspaceBusyError(OutputError):

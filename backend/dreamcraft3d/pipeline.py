@@ -58,6 +58,7 @@ GuidedStage = Literal["coarse_nerf", "neus", "geometry", "texture"]
 
 PREVIEW_SIZE = 128
 DRAFT_CELLS = 36
+DRAFT_FACES = 20_000
 REPORT_SIZE = 256
 """Size at which the reference view is compared with the picture, pixels."""
 
@@ -138,7 +139,11 @@ def run_stages(
         lambda nerf, cameras: render_density(
             nerf.field, nerf.grid, cameras, PREVIEW_SIZE, step_size=config.coarse_nerf.step_size, normal_epsilon=0.02
         ),
-        Draft(CoarseNerf, lambda nerf: extract_surface(nerf, config.neus), lambda nerf: lambda x: nerf.field.density_and_colour(x)[1]),
+        Draft(
+            CoarseNerf,
+            lambda nerf: extract_surface(nerf, config.neus),
+            lambda nerf: lambda points: nerf.field.density_and_colour(points)[1],
+        ),
     )
     neus = stages.run(
         "neus",
@@ -192,7 +197,7 @@ class Draft(Generic[T]):
     @torch.no_grad()
     def glb(self, result: T) -> bytes:
         """A light mesh with a colour per vertex."""
-        mesh = self.mesh(result)
+        mesh = export.lighten(self.mesh(result), DRAFT_FACES)
         colours = torch.cat([self.colour(result)(chunk) for chunk in mesh.vertices.split(1 << 17)])
         return export.write_glb(export.TexturedMesh(mesh.vertices, mesh.faces, vertex_colours=colours))
 

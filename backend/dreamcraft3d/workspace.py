@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from dreamcraft3d.errors import OutputError, WorkspaceBusyError
+from dreamcraft3d.errors import DiskFullError, OutputError, WorkspaceBusyError
 
 __all__ = ["Workspace", "atomic_path", "output_error"]
 
@@ -41,7 +41,8 @@ MIB = 1024 * 1024
 def output_error(error: OSError, path: Path) -> OutputError:
     """Turn an error of the operating system about ``path`` into one that says what to do."""
     if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-        return OutputError(f"The disk is full: cannot write {path}.", "Free some space or choose another --out folder.")
+        message = f"The disk is full: cannot write {path}."
+        return DiskFullError(message, "Free some space or choose another --out folder.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return OutputError(f"Not allowed to write {path}.", "Change its permissions or choose another --out folder.")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
@@ -124,7 +125,7 @@ class Workspace:
                 os.fsync(probe.fileno())
             if (free := shutil.disk_usage(self.path).free) < free_mib * MIB:
                 message = f"Only {free // MIB} MiB are free on the disk of {self.path}; a run needs {free_mib} MiB."
-                raise OutputError(message, "Free some space or choose another --out folder.")
+                raise DiskFullError(message, "Free some space or choose another --out folder.")
         except (OSError, OutputError) as error:
             _remove_empty(made)
             raise error if isinstance(error, OutputError) else output_error(error, self.path) from error

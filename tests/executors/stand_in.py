@@ -20,10 +20,16 @@ def say(message: dict) -> None:
 
 
 def listen() -> None:
+    global reason
     for line in sys.stdin:
         command = json.loads(line)
-        if "stop" in command:
+        if "quit" in command:
+            os._exit(0)
+        if "mask" in command:
+            say({"masked": command["mask"]["id"], "ok": True, "matting": "given mask"})
+        elif "stop" in command:
             if behaviour != "deaf":
+                reason = command["stop"]
                 stop.set()
         else:
             with news:
@@ -38,7 +44,7 @@ def beat() -> None:
         time.sleep(0.1)
 
 
-behaviour = ""
+behaviour = reason = ""
 threading.Thread(target=listen, daemon=True).start()
 threading.Thread(target=beat, daemon=True).start()
 say({"hello": os.getpid()})
@@ -47,17 +53,16 @@ while True:
         while not todo:
             news.wait()
         command = todo.pop(0)
-    if "quit" in command:
-        break
-    if "mask" in command:
-        say({"masked": command["mask"]["id"], "ok": True, "matting": "given mask"})
-        continue
     order = command["run"]
     behaviour = order["request"]["name"]
     stop.clear()
     say({"event": "stage", "data": {"stage": "coarse_nerf", "total": 5}})
     if behaviour == "crash":
+        os.abort()
+    if behaviour == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour == "hang":
+        threading.Event().wait()
     if behaviour == "freeze":
         os.kill(os.getpid(), signal.SIGSTOP)
     if behaviour == "garbage":
@@ -68,6 +73,6 @@ while True:
     for step in range(5 if behaviour not in ("long", "deaf") else 1000):
         say({"event": "progress", "data": {"stage": "coarse_nerf", "step": step + 1, "total": 5, "eta": 1.0}})
         if stop.wait(0.02):
-            outcome = {"outcome": "stopped", "reason": "x"}
+            outcome = {"outcome": "stopped", "reason": reason}
             break
     say({"done": outcome, "job": order["job"]})

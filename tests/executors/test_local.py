@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
+from dreamcraft3d.executors import child as child_module
 from dreamcraft3d.executors import local
 from dreamcraft3d.executors.base import Executor, MaskRequest
 from dreamcraft3d.executors.local import LocalExecutor
-from dreamcraft3d.server.jobs import Input, State
+from dreamcraft3d.server.jobs import MAX_LOSSES, Input, State
 from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.store import Job, Store
 
@@ -97,10 +98,33 @@ def test_a_failure_carries_its_remedy_and_the_next_job_runs(store: Store, execut
 def test_a_crashing_job_fails_after_three_losses(store: Store, executor: LocalExecutor) -> None:
     bad, good = submit(store, executor, "crash"), submit(store, executor, "plain")
     failed = ended(store, bad)
-    assert (failed.life.state, failed.error["code"]) == (State.FAILED, "out_of_memory")  # type: ignore[index]
+    assert (failed.life.state, failed.error["code"]) == (State.FAILED, "worker_lost")  # type: ignore[index]
     assert "smaller preset" in failed.error["hint"]  # type: ignore[index]
     assert types(store, bad).count("started") == 3
     assert ended(store, good).life.state is State.FINISHED
+
+
+def test_a_worker_that_the_system_ended_for_want_of_memory_fails_at_once(
+    store: Store, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "memory_is_short", lambda: True)
+    failed = ended(store, submit(store, executor, "kill"))
+    assert failed.error["code"] == "out_of_memory"  # type: ignore[index]
+    assert "smaller preset" in failed.error["hint"]  # type: ignore[index]
+    assert types(store, failed.id).count("started") == 1
+
+
+def test_a_worker_that_somebody_kills_is_not_the_jobs_fault(store: Store, executor: LocalExecutor) -> None:
+    job = ended(store, submit(store, executor, "kill"))
+    assert types(store, job.id).count("started") == MAX_LOSSES > 3
+
+
+def test_a_worker_that_beats_but_does_nothing_is_found(
+    store: Store, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "SILENCE_SECONDS", 1.0)
+    failed = ended(store, submit(store, executor, "hang"))
+    assert "did not work" in failed.error["message"]  # type: ignore[index]
 
 
 def test_a_frozen_worker_is_found_and_replaced(
@@ -176,4 +200,4 @@ def test_the_mask_is_shown_without_a_job(store: Store, executor: LocalExecutor, 
     assert executor.mask(request, seconds=10.0) == {"ok": True, "matting": "given mask"}
     submit(store, executor, "long")
     until(lambda: executor.busy)
-    assert executor.mask(request, seconds=1.0)["code"] == "busy"
+    assert executor.mask(request, seconds=10.0)["ok"], "beside a running job too"

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dreamcraft3d.server.jobs import MAX_LOSSES, IllegalTransition, Input, Lifecycle, State, Wish, step
+from dreamcraft3d.server.jobs import CRASH_WEIGHT, MAX_LOSSES, IllegalTransition, Input, Lifecycle, State, Wish, step
 from dreamcraft3d.server.store import report
 
 
@@ -29,7 +29,7 @@ def test_pause_and_cancel_are_wishes_while_it_runs() -> None:
     assert step(step(pausing, Input.RESUME), Input.SUCCEED).state is State.FINISHED
     cancelling = step(pausing, Input.CANCEL)
     assert step(cancelling, Input.PAUSE).wish is Wish.CANCEL, "a cancelled job cannot be paused instead"
-    for end in (Input.YIELD, Input.FAIL, Input.LOSE, Input.RELEASE):
+    for end in (Input.YIELD, Input.FAIL, Input.LOSE, Input.CRASH, Input.RELEASE):
         assert step(cancelling, end).state is State.CANCELLED
     assert step(cancelling, Input.SUCCEED).state is State.FINISHED, "finished before it heard"
 
@@ -40,6 +40,14 @@ def test_a_lost_worker_sends_the_job_back_until_it_is_hopeless() -> None:
         life = step(step(life, Input.CLAIM), Input.LOSE)
         assert (life.state, life.losses) == (State.QUEUED, loss)
     assert step(step(life, Input.CLAIM), Input.LOSE).state is State.FAILED
+
+
+def test_a_job_that_crashes_is_hopeless_sooner() -> None:
+    life = Lifecycle()
+    for _ in range(MAX_LOSSES // CRASH_WEIGHT - 1):
+        life = step(step(life, Input.CLAIM), Input.CRASH)
+        assert life.state is State.QUEUED
+    assert step(step(life, Input.CLAIM), Input.CRASH).state is State.FAILED
 
 
 def test_a_service_that_stops_costs_nothing() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamcraft3d.server.jobs import IllegalTransition, Input, State
+from dreamcraft3d.server.jobs import CRASH_WEIGHT, IllegalTransition, Input, State
 from dreamcraft3d.server.store import Store, UnknownJob
 
 
@@ -114,14 +114,14 @@ def test_progress_makes_up_for_losses(store: Store) -> None:
     error = {"code": "worker_lost", "message": "gone", "hint": "retry", "log_tail": []}
     for loss in (1, 2):
         store.claim_next()
-        lost = store.apply(job.id, Input.LOSE, error=error)
-        assert (lost.life.state, lost.life.losses, lost.error) == (State.QUEUED, loss, None)
+        lost = store.apply(job.id, Input.CRASH, error=error)
+        assert (lost.life.state, lost.life.losses, lost.error) == (State.QUEUED, loss * CRASH_WEIGHT, None)
     store.claim_next()
-    store.add_event(job.id, "progress", {}, progress={"step": 3})
-    assert store.apply(job.id, Input.LOSE, error=error).life.state is State.QUEUED
+    store.add_event(job.id, "progress", {}, progress={"stage": "neus", "step": 3})
+    assert store.apply(job.id, Input.CRASH, error=error).life.state is State.QUEUED
     for _ in range(2):
         store.claim_next()
-        lost = store.apply(job.id, Input.LOSE, error=error)
+        lost = store.apply(job.id, Input.CRASH, error=error)
     assert lost.life.state is State.FAILED
     assert lost.error == error
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from dreamcraft3d.export.baking import bake, dilate
-from dreamcraft3d.export.cleaning import clean
+from dreamcraft3d.export.cleaning import clean, decimate_roughly
 from dreamcraft3d.export.gltf import write_glb
 from dreamcraft3d.export.mesh import GREY, CleanReport, TexturedMesh, UnwrappedMesh
 from dreamcraft3d.export.unwrapping import PADDING, overlap, unwrap
@@ -30,11 +30,20 @@ __all__ = [
     "UnwrappedMesh",
     "bake",
     "dilate",
+    "lighten",
     "prepare",
     "write_glb",
 ]
 
 log = logging.getLogger(__name__)
+
+
+def lighten(mesh: Mesh, target_faces: int) -> Mesh:
+    """At most about `target_faces`, for a look only: nothing is repaired or promised."""
+    if len(mesh.faces) <= target_faces:
+        return mesh
+    vertices, faces = decimate_roughly(mesh.vertices.detach().cpu().numpy(), mesh.faces.cpu().numpy(), target_faces)
+    return Mesh(torch.from_numpy(vertices).to(mesh.vertices), torch.from_numpy(faces).to(mesh.faces))
 
 
 def prepare(mesh: Mesh, *, target_faces: int, seconds: float = 60.0, texture_size: int = 1024) -> UnwrappedMesh:

@@ -124,5 +124,11 @@ def decimate(vertices: Vertices, faces: Faces, target_faces: int, *, tolerance: 
     return vertices, faces
 
 
+def decimate_roughly(vertices: Vertices, faces: Faces, target_faces: int) -> tuple[Vertices, Faces]:
+    """Quadric-error decimation alone: not closed again, not checked."""
+    v, f = fast_simplification.simplify(vertices.astype(np.float32), faces.astype(np.int32), target_count=target_faces)
+    return v.astype(np.float64), f.astype(np.int64)
+
+
 def _diagonal(points: Vertices) -> float:
     return float(np.linalg.norm(points.max(axis=0) - points.min(axis=0)))

@@ -7,17 +7,20 @@
       +------resume------+        cancel: from queued and paused at once, from running as a wish
 
 A running job belongs to a worker. What the user asks of it is a *wish* (pause, cancel) that the worker obeys at its
-next step; the transition happens when it does. A service that stops *releases* its job: back to the queue. When a
-worker dies without a word, `lose` does the same, and after MAX_LOSSES losses in a row without progress the job has
-failed.
+next step; the transition happens when it does. A service that stops *releases* its job: back to the queue. So does a
+worker that is *lost* (killed from outside, with its service, nobody knows why) or *crashes* (by itself, or because it
+hung); losses and crashes in a row, without getting further than ever before, make the job fail. A crash weighs
+CRASH_WEIGHT losses: whoever kills a worker from outside may have nothing against its job.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-__all__ = ["MAX_LOSSES", "IllegalTransition", "Input", "Lifecycle", "State", "Wish", "step"]
+__all__ = ["CRASH_WEIGHT", "MAX_LOSSES", "IllegalTransition", "Input", "Lifecycle", "State", "Wish", "step"]
 
-MAX_LOSSES = 3
+CRASH_WEIGHT = 4
+MAX_LOSSES = 12
+"""Three crashes, or a dozen losses."""
 
 
 class State(StrEnum):
@@ -48,12 +51,13 @@ class Input(StrEnum):
     """What can happen to a job. The first line comes from users, the second from workers and the service."""
 
     PAUSE, RESUME, CANCEL, RETRY = "pause", "resume", "cancel", "retry"
-    CLAIM, YIELD, RELEASE, SUCCEED, FAIL, LOSE = "claim", "yield", "release", "succeed", "fail", "lose"
+    CLAIM, YIELD, RELEASE, SUCCEED, FAIL = "claim", "yield", "release", "succeed", "fail"
+    LOSE, CRASH = "lose", "crash"
 
 
 @dataclass(frozen=True)
 class Lifecycle:
-    """State, wish, and how often in a row the job's worker died without progress."""
+    """State, wish, and the weight of the deaths of its workers in a row without progress."""
 
     state: State = State.QUEUED
     wish: Wish = Wish.NONE
@@ -107,8 +111,8 @@ def _running(life: Lifecycle, event: Input) -> Lifecycle:
             return _obey(life) or Lifecycle(State.PAUSED)
         case Input.RELEASE:
             return _obey(life) or Lifecycle(losses=life.losses)
-        case Input.LOSE:
-            losses = life.losses + 1
+        case Input.LOSE | Input.CRASH:
+            losses = min(MAX_LOSSES, life.losses + (CRASH_WEIGHT if event is Input.CRASH else 1))
             state = State.FAILED if losses >= MAX_LOSSES else State.QUEUED
             return _obey(life) or Lifecycle(state, losses=losses)
         case _:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dreamcraft3d.presets import STAGES
 from dreamcraft3d.server.jobs import IllegalTransition, Input, Lifecycle, State, Wish, step
 
 __all__ = ["Event", "Job", "Store", "UnknownJob"]
@@ -28,7 +29,7 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, client_key TEXT UNIQUE, request TEXT NOT NULL, priority INTEGER NOT NULL,
     rank REAL NOT NULL, state TEXT NOT NULL, wish TEXT NOT NULL, losses INTEGER NOT NULL,
     created REAL NOT NULL, started REAL, finished REAL, last_event INTEGER NOT NULL DEFAULT 0,
-    progress TEXT NOT NULL DEFAULT '{}', error TEXT
+    progress TEXT NOT NULL DEFAULT '{}', furthest INTEGER NOT NULL DEFAULT 0, error TEXT
 ) STRICT;
 CREATE INDEX IF NOT EXISTS queue ON jobs (state, priority DESC, rank);
 CREATE INDEX IF NOT EXISTS newest ON jobs (rank DESC);
@@ -38,6 +39,18 @@ CREATE TABLE IF NOT EXISTS events (
 ) STRICT, WITHOUT ROWID;
 """
 COLUMNS = "id, request, priority, rank, state, wish, losses, created, started, finished, last_event, progress, error"
+
+
+SERVICE_DIED = {
+    "code": "service_lost",
+    "message": "The service ended again and again while it worked on this job.",
+    "hint": "Close other programs, or choose a smaller preset.",
+    "log_tail": [],
+}
+STEPS = 1 << 32
+"""More than any stage has."""
+MIN_GAP = 1e-6
+"""Ranks closer than this are given out anew, before halving runs out of bits."""
 
 
 class UnknownJob(LookupError):  # noqa: N818 - it says what it is
@@ -165,8 +178,19 @@ class Store:
                 query = "SELECT max(rank) FROM jobs WHERE state = ? AND priority = ? AND rank < ? AND id != ?"
                 above = db.execute(query, (State.QUEUED.value, priority, other.rank, job_id)).fetchone()[0]
                 rank = 0.5 * ((other.rank - 1.0 if above is None else above) + other.rank)
+                if other.rank - rank < MIN_GAP:
+                    self._spread(db)
+                    rank = self._read(db, other.id).rank - 0.5
             db.execute("UPDATE jobs SET priority = ?, rank = ? WHERE id = ?", (priority, rank, job_id))
             return self._read(db, job_id)
+
+    def paused_for(self, reason: str) -> list[tuple[str, float]]:
+        """Jobs that the service paused for this reason, and since when."""
+        query = (
+            "SELECT jobs.id, events.time FROM jobs JOIN events ON job = id AND number = last_event "
+            "WHERE state = ? AND type = 'paused' AND data ->> 'reason' = ? ORDER BY rank"
+        )
+        return list(self._connection.execute(query, (State.PAUSED.value, reason)))
 
     def delete(self, job_id: str) -> None:
         """Forgets a job that does not run. Raises ``UnknownJob``, ``IllegalTransition``."""
@@ -214,21 +238,29 @@ class Store:
             return self._read(db, job.id)
 
     def recover(self) -> list[Job]:
-        """At the start of a service: what was running when the last one died goes back into the queue."""
+        """At the start of a service: what was running when the last one died has lost its worker."""
         running = self.page(state=State.RUNNING, limit=1_000_000)
-        return [self.apply(job.id, Input.RELEASE, {"reason": "the service stopped"}) for job in running]
+        return [
+            self.apply(job.id, Input.LOSE, {"reason": "the service stopped"}, error=SERVICE_DIED) for job in running
+        ]
 
     # --- events -------------------------------------------------------------------------------------
 
     def add_event(
         self, job_id: str, kind: str, data: Mapping[str, Any], *, progress: Mapping[str, Any] | None = None
     ) -> None:
-        """Appends an event; `progress` also becomes the job's. Raises ``UnknownJob``."""
+        """Appends an event; `progress` also becomes the job's, and makes up for losses if it got further than ever.
+
+        Raises ``UnknownJob``.
+        """
         with self._transaction() as db:
             self._read(db, job_id)
             if progress is not None:
-                query = "UPDATE jobs SET progress = ?, losses = 0 WHERE id = ?"
-                db.execute(query, (json.dumps(dict(progress)), job_id))
+                query = (
+                    "UPDATE jobs SET progress = ?1, losses = iif(?2 > furthest, 0, losses), "
+                    "furthest = max(?2, furthest) WHERE id = ?3"
+                )
+                db.execute(query, (json.dumps(dict(progress)), distance(progress), job_id))
             self._append(db, job_id, kind, data)
 
     def events(self, job_id: str, *, since: int = 0, limit: int = 1000) -> list[Event]:
@@ -271,10 +303,11 @@ class Store:
             db.execute("BEGIN IMMEDIATE")
             try:
                 yield db
+                db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # a full disk has rolled back already
+                    db.execute("ROLLBACK")
                 raise
-            db.execute("COMMIT")
         self.wake()
 
     def _read(self, db: sqlite3.Connection, job_id: str) -> Job:
@@ -290,6 +323,14 @@ class Store:
             (life.state, life.wish, life.losses, finished, None if error is None else json.dumps(dict(error)), job_id),
         )
 
+    def _spread(self, db: sqlite3.Connection) -> None:
+        """Whole numbers for ranks, in the same order."""
+        db.execute(
+            "UPDATE jobs SET rank = place "
+            "FROM (SELECT id AS other, row_number() OVER (ORDER BY rank) AS place FROM jobs)"
+            " WHERE id = other"
+        )
+
     def _append(self, db: sqlite3.Connection, job_id: str, kind: str, data: Mapping[str, Any]) -> None:
         query = "UPDATE jobs SET last_event = last_event + 1 WHERE id = ? RETURNING last_event"
         number = db.execute(query, (job_id,)).fetchone()[0]
@@ -299,6 +340,13 @@ class Store:
     def _last_event(self, job_id: str) -> int:
         row = self._connection.execute("SELECT last_event FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return 1 << 62 if row is None else int(row[0])
+
+
+def distance(progress: Mapping[str, Any]) -> int:
+    """How far a job has got: stages in their order, and steps."""
+    stage = progress.get("stage")
+    place = STAGES.index(stage) if stage in STAGES else len(STAGES)
+    return place * STEPS + int(progress.get("step", 0))
 
 
 def report(before: Lifecycle, after: Lifecycle) -> str | None:

@@ -4,13 +4,15 @@
 lines to its standard output (a private copy of it: whatever libraries print goes to the job's log). Commands:
 
     {"run": {"job": id, "folder": path, "request": {...}, "files": {"picture": path, ...}, "previews": true}}
-    {"stop": "pause" | "cancel" | "disk" | "shutdown"}       {"mask": {...}}       {"quit": true}
+    {"stop": "pause" | "cancel" | "disk" | "shutdown", "job": id}       {"mask": {...}}       {"quit": true}
 
 Messages: `hello` once, `beat` every two seconds, `event` (type, data), `done` (outcome: finished, stopped, failed).
-The end of its input means that the service is gone: the job stops at its next step, with a checkpoint, and so does the
-process.
+Masks are made beside a running job. The end of its input means that the service is gone: the job stops at its next
+step, with a checkpoint, and so does the process; after `ORPHAN_SECONDS` it ends in any case.
 """
 
+import contextlib
+import errno
 import io
 import json
 import logging
@@ -19,13 +21,12 @@ import queue
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from dreamcraft3d.errors import Cancelled, DreamCraftError, WorkspaceBusyError
+from dreamcraft3d.errors import Cancelled, DiskFullError, DreamCraftError, WorkspaceBusyError
 from dreamcraft3d.progress import Artifact, Event, Note, Progress, StageFinished, StageStarted, StepDone, Warned
 from dreamcraft3d.server.artifacts import ARTIFACTS
 
@@ -34,11 +35,14 @@ __all__ = ["Worker", "main"]
 logger = logging.getLogger("dreamcraft3d.server.worker")  # its own name is __main__
 
 BEAT_SECONDS = 2.0
+NICENESS = 5
 STEP_SECONDS = 0.5
 """Shortest time between two reports of steps."""
 PREVIEW_SECONDS = 4.0
 BUSY_SECONDS = 40.0
 """How long to wait for a predecessor that is still stopping in the same folder."""
+ORPHAN_SECONDS = 20.0
+"""How long the worker of a service that is gone may take to its next step."""
 LOG_LINES = 20
 
 Send = Callable[[dict[str, Any]], None]
@@ -91,13 +95,18 @@ class LivePreview:
     report: Reporter
     _last: float = field(default_factory=time.monotonic)
 
-    def __call__(self, _stage: str, draw: Callable[[], bytes]) -> None:
+    def __call__(self, stage: str, draw: Callable[[], bytes]) -> None:
         if time.monotonic() - self._last < PREVIEW_SECONDS:
             return
         started = time.monotonic()
         path = self.folder / "preview.webp"
-        write_webp(draw(), path)
-        self.report(Artifact("preview", path))
+        try:
+            write_webp(draw(), path)
+            self.report(Artifact("preview", path))
+        except (Cancelled, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - a picture on the way is worth no job
+            logger.warning("no preview of %s: %s", stage, error)
         # A slow picture is drawn less often: never more than a tenth of the time.
         self._last = time.monotonic() + max(0.0, 9.0 * (time.monotonic() - started) - PREVIEW_SECONDS)
 
@@ -107,9 +116,10 @@ class Worker:
 
     def __init__(self, commands: IO[str], send: Send) -> None:
         self._commands, self.send = commands, send
-        self._todo: queue.Queue[dict[str, Any]] = queue.Queue()
-        self._progress: Progress | None = None
-        self._reason: str | None = None
+        self._todo: queue.Queue[Task | None] = queue.Queue()
+        self._task: Task | None = None
+        self._expiry = threading.Timer(ORPHAN_SECONDS, os._exit, (1,))
+        self._expiry.daemon = True
         self._shelves: dict[str, Any] = {}
 
     def serve(self) -> None:
@@ -117,28 +127,31 @@ class Worker:
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
         self.send({"hello": os.getpid()})
-        while "quit" not in (command := self._todo.get()):
-            if "run" in command:
-                self._run(command["run"])
-            elif "mask" in command:
-                self._mask(command["mask"])
+        while (task := self._todo.get()) is not None:
+            self._run(task)
+        self._expiry.cancel()
 
     def _listen(self) -> None:
         for line in self._commands:
             command = json.loads(line)
-            if "stop" in command:
-                self._stop(command["stop"])
-                continue
-            if "run" in command:
-                self._expect(command["run"])
-            self._todo.put(command)
-        self._stop("shutdown")
-        self._todo.put({"quit": True})
+            if "run" in command:  # from now on it can be told to stop, even before it has begun
+                self._task = Task(command["run"], self.send)
+                self._todo.put(self._task)
+            elif "stop" in command:
+                self._stop(command["stop"], command.get("job"))
+            elif "mask" in command:
+                threading.Thread(target=self._mask, args=(command["mask"],), name="mask", daemon=True).start()
+            elif "quit" in command:
+                self._todo.put(None)  # after what was asked before
+                return
+        self._stop("shutdown", None)
+        self._todo.put(None)
+        self._expiry.start()
 
-    def _stop(self, reason: str) -> None:
-        self._reason = reason
-        if self._progress is not None:
-            self._progress.cancel()
+    def _stop(self, reason: str, job: str | None) -> None:
+        task = self._task
+        if task is not None and job in (None, task.job):
+            task.stop(reason)
 
     def _beat(self) -> None:
         while True:
@@ -147,39 +160,32 @@ class Worker:
 
     # --- one job ------------------------------------------------------------------------------------
 
-    def _expect(self, order: Mapping[str, Any]) -> None:
-        """From here on the job can be stopped: the wish, or the end of the service, may come before its first line."""
-        folder = Path(order["folder"])
-        reporter = Reporter(self.send, folder)
-        preview = LivePreview(folder, reporter) if order.get("previews", True) else None
-        self._reason, self._progress = None, Progress((reporter,), preview=preview)
+    def _run(self, task: "Task") -> None:
+        outcome = self._outcome(task)
+        self._task = None
+        self.send({"done": outcome, "job": task.job})
 
-    def _run(self, order: Mapping[str, Any]) -> None:
-        assert self._progress is not None
-        folder = Path(order["folder"])
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        outcome = self._outcome(order, folder, self._progress)
-        self._progress = None
-        self.send({"done": outcome, "job": order["job"]})
-
-    def _outcome(self, order: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
-        with logging_to(folder / "log.txt"):
-            logger.info("job %s", order["job"])
-            try:
-                report = self._compute(order, folder, progress)
-                return {"outcome": "finished", "report": {k: report.get(k) for k in ("seconds", "faces", "metrics")}}
-            except Cancelled:
-                return {"outcome": "stopped", "reason": self._reason or "cancel"}
-            except DreamCraftError as error:
-                code = type(error).__name__
-                failure = {"code": code, "message": error.message, "hint": error.remedy}
-            except MemoryError:
-                failure = out_of_memory()
-            except Exception as error:  # noqa: BLE001 - a bug of ours must not take the worker down
-                traceback.print_exc()
-                failure = {"code": "bug", "message": f"{type(error).__name__}: {error}".splitlines()[0],
-                           "hint": "This is a bug of DreamCraft. Please report it with the log."}  # fmt: skip
-        return {"outcome": "failed", "error": {**failure, "log_tail": log_tail(folder / "log.txt")}}
+    def _outcome(self, task: "Task") -> dict[str, Any]:
+        """How a job ended; whatever happens, this says so."""
+        log = task.folder / "log.txt"
+        try:
+            task.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with logging_to(log):
+                logger.info("job %s", task.job)
+                try:
+                    task.progress.check()
+                    report = self._compute(task.order, task.folder, task.progress)
+                except Exception as error:
+                    if not isinstance(error, DreamCraftError):
+                        logger.exception("job %s", task.job)
+                    raise
+        except Cancelled:
+            return {"outcome": "stopped", "reason": task.reason or "cancel"}
+        except Exception as error:  # noqa: BLE001 - no job takes the worker down
+            if is_full(error):
+                return {"outcome": "stopped", "reason": "disk"}
+            return {"outcome": "failed", "error": {**failure(error), "log_tail": log_tail(log)}}
+        return {"outcome": "finished", "report": {k: report.get(k) for k in ("seconds", "faces", "metrics")}}
 
     def _compute(self, order: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
         from dreamcraft3d import pipeline
@@ -225,8 +231,8 @@ class Worker:
             answer: dict[str, Any] = {"ok": True, "matting": reference.matting}
         except DreamCraftError as error:
             answer = {"ok": False, "code": type(error).__name__, "message": error.message, "hint": error.remedy}
-        except Exception as error:  # noqa: BLE001
-            traceback.print_exc()
+        except Exception as error:  # nor does a picture
+            logger.exception("mask")
             answer = {"ok": False, "code": "bug", "message": str(error), "hint": "Please report it with the log."}
         self.send({"masked": order["id"], **answer})
 
@@ -244,10 +250,39 @@ def refine(order: Mapping[str, Any], config: Any, workspace: Any, progress: Prog
     return done.result.report
 
 
-def out_of_memory() -> dict[str, Any]:
-    """The failure of a job that needs more memory than there is."""
-    return {"code": "out_of_memory", "message": "The memory was not enough for this job.",
-            "hint": "Close other programs, or choose a smaller preset."}  # fmt: skip
+class Task:
+    """A job that the worker has been given; it can be told to stop from the moment it is heard of."""
+
+    def __init__(self, order: Mapping[str, Any], send: Send) -> None:
+        self.order, self.job, self.folder = order, str(order["job"]), Path(order["folder"])
+        reporter = Reporter(send, self.folder)
+        preview = LivePreview(self.folder, reporter) if order.get("previews", True) else None
+        self.progress = Progress((reporter,), preview=preview)
+        self.reason: str | None = None
+
+    def stop(self, reason: str) -> None:
+        """At its next step; the first reason counts."""
+        self.reason = self.reason or reason
+        self.progress.cancel()
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What the user hears of an error."""
+    from dreamcraft3d.stages.memory import is_out_of_memory
+
+    if isinstance(error, DreamCraftError):
+        return {"code": type(error).__name__, "message": error.message, "hint": error.remedy}
+    if is_out_of_memory(error):
+        message, hint = "Memory ran out.", "Close other programs, or choose a smaller preset."
+        return {"code": "out_of_memory", "message": message, "hint": hint}
+    message = (f"{type(error).__name__}: {error}".splitlines() or [""])[0]
+    return {"code": "bug", "message": message, "hint": "This is a bug of DreamCraft. Please report it with the log."}
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the disk was full."""
+    full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    return isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in full)
 
 
 def log_tail(log: Path) -> list[str]:
@@ -271,7 +306,8 @@ class logging_to:  # noqa: N801 - a context manager
         os.close(handle)
 
     def __exit__(self, *_: object) -> None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os.dup2(self._before, 2)
         os.close(self._before)
 
@@ -315,6 +351,8 @@ def main() -> None:
         except (BrokenPipeError, ValueError):
             os._exit(1)  # nobody listens any more
 
+    if hasattr(os, "nice"):
+        os.nice(NICENESS)  # the service beside it has to answer at once
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("dreamcraft3d").setLevel(logging.INFO)
     Worker(sys.stdin, send).serve()
