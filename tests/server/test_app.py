@@ -43,7 +43,11 @@ def test_minutes_of_a_preset_are_those_of_this_machine(hosted: Hosted):
         return found["minutes"]
 
     assert minutes() is None
-    hosted.submit()
+    short = hosted.submit(settings={"coarse_nerf.steps": 3})["id"]
+    assert hosted.store.claim_next() is not None
+    hosted.store.apply(short, Input.SUCCEED, {})
+    assert minutes() is None, "a changed preset says nothing about the preset"
+    hosted.submit(settings={"seed": 7})
     claimed = hosted.store.claim_next()
     assert claimed is not None
     hosted.store.apply(claimed.id, Input.SUCCEED, {})
@@ -344,6 +348,10 @@ def test_a_look_at_the_mask(hosted: Hosted):
     request = hosted.executor.asked[0]
     assert request.settings == {"reference.coverage": 0.5} and request.files["picture"].name == picture
     assert not request.target.parent.exists(), "nothing of it stays"
+    assert "x-dreamcraft-frame" not in answer.headers
+    hosted.executor.answer = {"ok": True, "matting": "d\u00e9coup\u00e9", "frame": [-3.5, 0.0, 71.0]}
+    answer = hosted.http.post("/v1/reference", json=body)
+    assert answer.headers["x-dreamcraft-frame"] == "-3.5 0.0 71.0"
     hosted.executor.answer = {"ok": False, "code": "InputError", "message": "There is hardly any object in it."}
     failure = error_of(hosted.http.post("/v1/reference", json=body))
     assert failure["code"] == "no_object" and failure["field"] == "picture"

@@ -1,5 +1,6 @@
 """`dreamcraft3d serve` and `jobs`: the service, and a terminal's view of its queue."""
 
+import gc
 import json
 import sys
 from collections.abc import Iterator
@@ -38,6 +39,7 @@ def serve(
 ) -> None:
     """Run the service: a queue of jobs behind a local socket. If it runs already, say where."""
     with failing_politely(None, as_json=False):
+        gc.disable()  # a tenth of the start would go into looking for garbage among what is being imported
         from dreamcraft3d.server.service import LOOPBACK, ServeOptions
         from dreamcraft3d.server.service import serve as run
 
@@ -47,6 +49,7 @@ def serve(
 
 def announce(announcement: "Announcement") -> None:
     """One JSON line for programs, and one for people. The token is in the state file only."""
+    gc.enable()
     state = announcement.state
     record = {"event": announcement.event, "host": state.host, "port": state.port, "pid": state.pid}
     record |= {"boot_id": state.boot_id, "protocol": state.protocol, "state_file": str(announcement.state_file)}

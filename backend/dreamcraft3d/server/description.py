@@ -25,6 +25,9 @@ __all__ = ["CAPABILITIES", "describe_service", "settings_schema"]
 CAPABILITIES = ("generate",)
 """Kinds of jobs."""
 
+TIMELESS = {"seed", "reference.elevation"}
+"""Settings that do not change how long a run takes."""
+
 RECENT = 50
 """Finished jobs that tell how long a preset takes."""
 
@@ -84,7 +87,8 @@ def usual_minutes(store: Store) -> dict[str, float]:
     """How long unchanged presets took on this machine lately: the only honest estimate before a run."""
     took: dict[str, list[float]] = defaultdict(list)
     for job in store.page(state=State.FINISHED, limit=RECENT):
-        if not job.request.get("settings") and job.started is not None and job.finished is not None:
+        unchanged = set(job.request.get("settings", {})) <= TIMELESS
+        if unchanged and job.started is not None and job.finished is not None:
             took[str(job.request.get("preset"))].append((job.finished - job.started) / 60.0)
     return {preset: round(statistics.median(values), 2) for preset, values in took.items()}
 

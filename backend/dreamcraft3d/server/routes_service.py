@@ -57,7 +57,13 @@ async def upload(request: Request, service: CurrentService) -> UploadView:
         200: {
             "description": "the square canvas: straight colour, opacity = what is taken for the object",
             "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
-            "headers": {"X-DreamCraft-Matting": {"schema": {"type": "string"}, "description": "how it was found"}},
+            "headers": {
+                "X-DreamCraft-Matting": {"schema": {"type": "string"}, "description": "how it was found"},
+                "X-DreamCraft-Frame": {
+                    "schema": {"type": "string"},
+                    "description": "LEFT TOP SIDE of the canvas in pixels of the picture, where it is known",
+                },
+            },
         }
     },
 )
@@ -72,8 +78,15 @@ def reference(request: ReferenceRequest, service: CurrentService) -> Response:
         if not answer.get("ok"):
             raise look_failed(answer, files["picture"])
         picture = target.read_bytes()
-    headers = {"X-DreamCraft-Matting": str(answer.get("matting", "")).encode("ascii", "replace").decode("ascii")}
+    headers = {"X-DreamCraft-Matting": ascii_words(answer.get("matting", ""))}
+    if "frame" in answer:
+        headers["X-DreamCraft-Frame"] = " ".join(ascii_words(number) for number in answer["frame"])
     return Response(picture, media_type="image/png", headers=headers)
+
+
+def ascii_words(value: object) -> str:
+    """A value as headers can carry it."""
+    return str(value).encode("ascii", "replace").decode("ascii")
 
 
 def look_failed(answer: dict[str, Any], picture: Path) -> ServiceError:
