@@ -46,6 +46,7 @@ class Session:
         self.jobs = {}
         self.order = []
         self.notes = {}
+        self.newest = ""
         self.wanted = {}
         self.mask = None
         self.mask_problem = None
@@ -122,6 +123,7 @@ class Session:
         """Flow: starts the backend if need be, sends the job, and knows it."""
         yield from self.link.connected()
         job = yield from jobs.submit(submission.request, submission.files)
+        self.newest = job.id
         self.know([job])
         return job
 

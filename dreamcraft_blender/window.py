@@ -27,6 +27,8 @@ def fill_list(state, current):
     if [(line.job, line.state, line.name) for line in state.jobs] == wanted:
         return
     chosen = state.jobs[state.active].job if state.active < len(state.jobs) else ""
+    if current.newest in current.jobs:  # what was just sent is what the buttons are about
+        chosen, current.newest = current.newest, ""
     state.jobs.clear()
     for name, phase, title in wanted:
         line = state.jobs.add()
