@@ -17,8 +17,9 @@ def sync_window(current):
         fill_list(manager.dreamcraft, current)
         for window in manager.windows:
             for area in window.screen.areas:
-                if area.type in ("VIEW_3D", "PREFERENCES"):
-                    area.tag_redraw()
+                for region in area.regions:
+                    if area.type == "VIEW_3D" and region.type == "UI":  # the view itself has not changed
+                        region.tag_redraw()
 
 
 def fill_list(state, current):
