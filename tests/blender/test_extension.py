@@ -19,7 +19,10 @@ def names() -> list[str]:
     return [after.removeprefix("def ").partition("(")[0] for before, after in pairs if before == "@case"]
 
 
-@pytest.mark.parametrize("name", names())
+QUICK = ("a_script_gets_its_object", "leaves_nothing_behind")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names()])
 def test_inside_blender(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "inside.py"), name, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

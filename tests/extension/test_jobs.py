@@ -85,6 +85,7 @@ def test_a_failure_carries_its_remedy_and_its_log(home: Home) -> None:
     assert "empty level set" in caught.value.log
 
 
+@pytest.mark.slow
 def test_a_job_is_followed_across_a_crash_of_the_service(home: Home) -> None:
     home.seconds = 2.0
     link = connected(home)

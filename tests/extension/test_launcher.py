@@ -72,6 +72,7 @@ def test_a_service_that_others_started_is_found(home: Home, link: Link) -> None:
     assert until(link, lambda: link.ready, 5.0) < 5.0
 
 
+@pytest.mark.slow
 def test_a_stopped_process_shows_within_five_seconds_and_comes_back(home: Home, link: Link) -> None:
     link.pump.wait(link.ensure(), seconds=20)
     home.signal(signal.SIGSTOP)
@@ -84,6 +85,7 @@ def test_a_stopped_process_shows_within_five_seconds_and_comes_back(home: Home, 
     assert link.problem is None
 
 
+@pytest.mark.slow
 def test_a_killed_service_shows_within_five_seconds_and_is_started_for_work(home: Home, link: Link) -> None:
     link.pump.wait(link.ensure(), seconds=20)
     first = link.boot_id
