@@ -27,6 +27,7 @@ __all__ = [
     "GuidanceConfig",
     "HashGridConfig",
     "NeusConfig",
+    "PictureConfig",
     "PriorsConfig",
     "ReferenceConfig",
     "ReferenceWeights",
@@ -92,7 +93,24 @@ class ReferenceConfig(Record):
     normal_axes: Literal["opengl", "directx", "omnidata"] = "opengl"
     """opengl: x right, y up, z to the viewer; directx: y down; omnidata: files of the official preprocessing script"""
     estimate: bool = True
-    """let the prior guess the depth and the normals that are not given, if it can"""
+    """let a network guess the depth and the normals that are not given"""
+    estimator: Literal["auto", "prior", "marigold"] = "auto"
+    """which one: auto takes Marigold where it is installed and there is a card, else the 3D-aware prior if it can"""
+
+
+class PictureConfig(Record):
+    """Stage 0 from words: pictures are drawn, and one of them is taken."""
+
+    model: str = "stable-diffusion-xl"
+    """text-to-picture model: one of the catalogue, or a folder in diffusers layout"""
+    count: Annotated[int, Field(ge=1, le=64)] = 4
+    """pictures to choose from"""
+    choice: Annotated[int, Field(ge=1)] | None = None
+    """number of the picture to take; null = the one that shows one whole object best"""
+    steps: Count = 30
+    """denoising steps of each picture"""
+    cfg: Finite = 7.0
+    """guidance scale"""
 
 
 class ReferenceWeights(Record):
@@ -383,6 +401,7 @@ class GenerateConfig(Record):
     priors: PriorsConfig = PriorsConfig()
     oracle_size: Size = 64
     """side of the pictures of the exact prior in `evaluate --oracle`"""
+    picture: PictureConfig = PictureConfig()
     reference: ReferenceConfig = ReferenceConfig()
     coarse_nerf: CoarseNerfConfig = CoarseNerfConfig()
     neus: NeusConfig = NeusConfig()

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from dreamcraft3d import __version__, export
 from dreamcraft3d.config import GenerateConfig, fingerprint
+from dreamcraft3d.errors import ConfigError
 from dreamcraft3d.evaluation.metrics import psnr
 from dreamcraft3d.evaluation.previews import preview_png
 from dreamcraft3d.evaluation.render import render_textured
@@ -36,11 +37,13 @@ from dreamcraft3d.fields.tet_mesh import TetMesh
 from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
-from dreamcraft3d.priors.base import SurfaceEstimator
 from dreamcraft3d.priors.loading import check_present, check_words, load_prior
+from dreamcraft3d.priors.models import folder_of
+from dreamcraft3d.priors.perception import choose_estimator
 from dreamcraft3d.priors.residency import LoadedPriors, Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
+from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.memory import within_memory
@@ -95,10 +98,36 @@ def generate(
         return run_stages(with_estimates(reference, shelf, config), shelf, config, workspace, progress)
 
 
+def picture_from_words(config: GenerateConfig, workspace: Workspace, progress: Progress) -> Path:
+    """A reference picture for `config.prompt`: drawn by the text-to-picture model, and chosen (`config.picture`).
+
+    Raises:
+        MissingDependencyError, ConfigError: the model is not on this machine, or there is none of that name.
+    """
+    from dreamcraft3d.priors.text_to_picture import draw_pictures
+
+    if not config.prompt.strip():
+        raise ConfigError("There is neither a picture nor words.", 'Give a picture, or --prompt "a red bird".')
+    settings, folder = config.picture, folder_of(config.picture.model)
+    draw = partial(
+        draw_pictures, folder, config.prompt, steps=settings.steps, cfg_scale=settings.cfg, device=default_device()
+    )
+    with workspace:
+        found = candidates_for(
+            config.prompt, settings, config.seed, workspace, progress, lambda seeds: draw(seeds=seeds)
+        )
+        taken = chosen(found, settings.choice)
+        progress.note(f"pictures: taking {taken.file.name} (score {taken.score:.2f}); --choose N takes another one.")
+        return taken.file
+
+
 def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfig) -> ReferenceView:
-    """The reference with the depth and normals that it lacks, as far as the 3D-aware prior can estimate them."""
-    estimator: object = shelf.pair(config.priors_of("coarse_nerf"))[0]
-    if not config.reference.estimate or not isinstance(estimator, SurfaceEstimator):
+    """The reference with the depth and normals that it lacks, as far as somebody can estimate them."""
+    if not config.reference.estimate or (reference.depth is not None and reference.normal is not None):
+        return reference
+    prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
+    estimator = choose_estimator(config.reference.estimator, prior, default_device())
+    if estimator is None:
         return reference
     estimate = estimator.estimate(reference.rgba[None], reference.elevation)
     size, inside = reference.rgba.shape[0], reference.mask[..., None]

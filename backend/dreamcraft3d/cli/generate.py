@@ -1,5 +1,6 @@
 """`dreamcraft3d generate`, `settings` and `turntable`: making an object and looking at it."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +30,16 @@ from dreamcraft3d.terminal import reporting
 
 @app.command()
 def generate(
-    picture: Annotated[Path, typer.Argument(help="PNG, JPEG, WebP, TIFF or BMP of one object.", show_default=False)],
+    picture: Annotated[
+        Path | None, typer.Argument(help="PNG, JPEG, WebP, TIFF or BMP of one object.", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="The object in words: what the picture shows, or what to draw if there is none.")
+    ] = None,
+    choose: Annotated[
+        int | None, typer.Option(min=1, help="Which of the drawn pictures to take (default: best).")
+    ] = None,
+    pictures_only: Annotated[bool, typer.Option(help="Draw pictures from --prompt, and stop there.")] = False,
     preset: Preset = "preview",
     seed: Seed = None,
     elevation: Elevation = None,
@@ -43,11 +53,13 @@ def generate(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Turn a picture into a textured mesh. Run it again to resume after Ctrl-C or a crash."""
-    folder = out or Path("out") / picture.stem
+    """Turn a picture, or words, into a textured mesh. Run it again to resume after Ctrl-C or a crash."""
+    folder = out or Path("out") / (folder_name(prompt or "") if picture is None else picture.stem)
     with failing_politely(folder, as_json=as_json):
         shortcuts = {
             "seed": seed,
+            "prompt": prompt,
+            "picture.choice": choose,
             "prior": prior,
             "reference.elevation": elevation,
             "reference.mask": mask,
@@ -66,10 +78,24 @@ def generate(
         from dreamcraft3d.workspace import Workspace
 
         with reporting(console, as_json=as_json) as progress:
+            if picture is None:
+                picture = pipeline.picture_from_words(config, Workspace(folder), progress)
+            if pictures_only:
+                finish({"ok": True, "out": str(folder), "picture": str(picture)}, as_json=as_json, lines=[str(picture)])
+                return
             result = pipeline.generate(picture, config, Workspace(folder), progress)
         files = {"glb": str(result.glb), "turntable": str(result.turntable)}
         record = {"ok": True, "out": str(folder), **files, "report": result.report}
         finish(record, as_json=as_json, lines=files.values())
+
+
+def folder_name(prompt: str) -> str:
+    """Words as the name of a folder.
+
+    >>> folder_name("A red bird, sitting!")
+    'a-red-bird-sitting'
+    """
+    return "-".join(re.findall(r"[^\W_]+", prompt.lower()))[:60] or "prompt"
 
 
 @app.command("settings")

@@ -20,7 +20,7 @@ from torch import Tensor
 from dreamcraft3d.errors import DreamCraftError, MissingDependencyError
 from dreamcraft3d.priors.models import variant_in
 
-__all__ = ["NoiseSchedule", "load_network", "precision", "read_json", "read_schedule", "text_parts"]
+__all__ = ["NoiseSchedule", "load_network", "precision", "quietly", "read_json", "read_schedule", "text_parts"]
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -79,7 +79,7 @@ def load_network(kind: Any, folder: Path, part: str, *, dtype: torch.dtype, **op
     variant = variant_in(folder)
     if variant is not None and any((folder / part).glob(f"*.{variant}*.safetensors")):
         options["variant"] = variant
-    with _explaining(folder, part), _quietly():
+    with _explaining(folder, part), quietly():
         network = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, **options)
     return network.eval().requires_grad_(False)
 
@@ -121,11 +121,15 @@ def _explaining(folder: Path, part: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quietly() -> Iterator[None]:
+def quietly() -> Iterator[None]:
     """Their loggers report every unused key, and bars are drawn for each part; ours reports what matters."""
-    try:
-        from transformers.utils import logging as theirs
+    import diffusers
 
+    diffusers.utils.logging.disable_progress_bar()
+    try:
+        import transformers
+
+        theirs: Any = transformers.utils.logging
         theirs.disable_progress_bar()
     except ImportError:  # only Stable Diffusion's networks are read, without its text encoder
         pass
