@@ -82,8 +82,8 @@ def refine_file(
     for note in mesh.notes(painted) if isinstance(mesh, GlbFile) else []:
         progress.warn(note)
     result = refine(request, config, workspace, progress, shelf=shelf)
-    painted = {file["slot"] for file in result.report["files"] if file["painted"] > 0.0}
-    images = {image.slot: image.path.read_bytes() for image in result.images if image.slot in painted}
+    changed = {file["slot"] for file in result.report["files"] if file["painted"] > 0.0}
+    images = {image.slot: image.path.read_bytes() for image in result.images if image.slot in changed}
     files = {path.name: with_images(mesh, images)} if isinstance(mesh, GlbFile) else mesh.with_images(images)
     for name, data in files.items():
         with atomic_path(folder / name) as temporary:
