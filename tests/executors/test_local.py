@@ -16,7 +16,8 @@ from dreamcraft3d.executors import child as child_module
 from dreamcraft3d.executors import local
 from dreamcraft3d.executors.base import Executor, MaskRequest
 from dreamcraft3d.executors.local import LocalExecutor
-from dreamcraft3d.server.jobs import MAX_LOSSES, Input, State
+from dreamcraft3d.server import jobs
+from dreamcraft3d.server.jobs import Input, State
 from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.store import Job, Store
 
@@ -114,9 +115,13 @@ def test_a_worker_that_the_system_ended_for_want_of_memory_fails_at_once(
     assert types(store, failed.id).count("started") == 1
 
 
-def test_a_worker_that_somebody_kills_is_not_the_jobs_fault(store: Store, executor: LocalExecutor) -> None:
+def test_a_worker_that_somebody_kills_is_not_the_jobs_fault(
+    store: Store, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MAX_LOSSES", 6)
     job = ended(store, submit(store, executor, "kill"))
-    assert types(store, job.id).count("started") == MAX_LOSSES > 3
+    assert types(store, job.id).count("started") == 6
+    assert job.error["code"] == "worker_lost"  # type: ignore[index]
 
 
 def test_a_worker_that_beats_but_does_nothing_is_found(

@@ -279,7 +279,7 @@ class LocalExecutor:
         """Why a worker may have died, for the case that this was once too often."""
         log = self._paths.job(job) / "log.txt"
         tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
-        if child.killed is None and code == -9:
+        if child.starved:
             message = "The worker was ended by the system; usually that means: not enough memory."
             hint = "Close other programs, or choose a smaller preset."
             return {"code": "out_of_memory", "message": message, "hint": hint, "log_tail": tail}

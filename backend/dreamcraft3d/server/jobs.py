@@ -18,9 +18,9 @@ from enum import StrEnum
 
 __all__ = ["CRASH_WEIGHT", "MAX_LOSSES", "IllegalTransition", "Input", "Lifecycle", "State", "Wish", "step"]
 
-CRASH_WEIGHT = 4
-MAX_LOSSES = 12
-"""Three crashes, or a dozen losses."""
+CRASH_WEIGHT = 14
+MAX_LOSSES = 42
+"""Three crashes, or so many kills from outside in a row that somebody must mean it: thirty are survived."""
 
 
 class State(StrEnum):

@@ -210,10 +210,10 @@ class Worker:
                 time.sleep(0.5)
 
     def _shelf(self, config: Any) -> Any:
-        """The priors of a configuration, kept for the next job that asks for the same."""
+        """The priors of a configuration (and of its prompt), kept for the next job that asks for the same."""
         from dreamcraft3d import pipeline
 
-        key = config.priors.model_dump_json()
+        key = f"{config.priors.model_dump_json()} {config.prompt}"
         if key not in self._shelves:
             self._shelves = {key: pipeline.load_priors(config)}
         return self._shelves[key]
