@@ -401,7 +401,6 @@ class GenerateConfig(Record):
     priors: PriorsConfig = PriorsConfig()
     oracle_size: Size = 64
     """side of the pictures of the exact prior in `evaluate --oracle`"""
-    picture: PictureConfig = PictureConfig()
     reference: ReferenceConfig = ReferenceConfig()
     coarse_nerf: CoarseNerfConfig = CoarseNerfConfig()
     neus: NeusConfig = NeusConfig()
@@ -409,6 +408,7 @@ class GenerateConfig(Record):
     texture: TextureConfig = TextureConfig()
     export: ExportConfig = ExportConfig()
     refine: RefineConfig = RefineConfig()
+    picture: PictureConfig = PictureConfig()
 
     def priors_of(self, stage: str) -> tuple[str | None, str | None]:
         """(3D-aware prior, 2D prior) that a stage asks: only those with a weight above zero.

@@ -1,10 +1,10 @@
 """The paper's claims about texture in miniature: forms of score distillation on the true mesh of held-out objects.
 
-Only the texture stage runs. Its mesh is the object itself, its first colours are the mean colour of the picture, and
-every form has the same painting steps. What the picture shows is not counted: the scores are of 24 unseen views.
+Only the texture stage runs, on the object's own mesh. A first pass with the denoised pictures ("x0") stands for the
+stages before it; from its colours every form goes on, with the same painting steps. The scores are of unseen views.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dreamcraft3d.config import GenerateConfig, TextureConfig, with_settings
+from dreamcraft3d.config import GenerateConfig, with_settings
 from dreamcraft3d.evaluation.metrics import unseen_views
 from dreamcraft3d.evaluation.oracle import reference_of
 from dreamcraft3d.evaluation.render import render_textured
@@ -24,12 +24,14 @@ from dreamcraft3d.stages.run import StageRun
 from dreamcraft3d.stages.supervision import Supervision
 from dreamcraft3d.stages.texture import Texture, paint_texture
 
-__all__ = ["FORMS", "TextureRow", "compare_forms", "paint_form", "texture_table"]
+__all__ = ["FORMS", "TextureRow", "compare_forms", "texture_table"]
+
+Colours = Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
 
 SIZE = 128
 VIEWS = 24
+START = "start"
 FORMS: dict[str, dict[str, Any]] = {
-    "no prior": {"guidance.view_weight": 0.0},
     "x0": {"guidance.form": "x0"},
     "SDS": {"guidance.form": "sds"},
     "VSD": {"bootstrap.form": "vsd"},
@@ -63,22 +65,16 @@ def compare_forms(
     """Every form on every object (name, mesh, elevation of its picture); forms alternate so that a noisy machine is
     fair."""
     for name, truth, elevation in objects:
-        for form, settings in forms.items():
-            run = StageRun("texture", seed, progress, meter=lambda: prior.evaluations)
-            texture = paint_form(truth, elevation, prior, with_settings(config.texture, settings), run)
+        supervision = Supervision(reference_of(truth, elevation), prior, None)
+        seen = supervision.reference.rgba[supervision.reference.mask]
+        mean = seen[:, :3].mean(dim=0)
+        initial: Colours = lambda x, mean=mean: mean.expand(len(x), 3)  # type: ignore[misc]  # noqa: E731
+        for form, settings in {START: {}, **forms}.items():
+            run = StageRun("texture", seed + (form != START), progress, meter=lambda: prior.evaluations)
+            texture = paint_texture(supervision, truth.mesh, initial, with_settings(config.texture, settings), run)
             decibels, sharpness = unseen_scores(texture, truth)
             yield TextureRow(form, name, decibels, sharpness, run.evaluations, round(run.seconds, 1))
-
-
-def paint_form(
-    truth: TexturedMesh, elevation: float, prior: DiffusionPrior, config: TextureConfig, run: StageRun
-) -> Texture:
-    """The texture stage on the true mesh, from its picture alone."""
-    reference = reference_of(truth, elevation)
-    seen = reference.rgba[reference.mask]
-    mean = seen[:, :3].mean(dim=0)
-    supervision = Supervision(reference, prior, None)
-    return paint_texture(supervision, truth.mesh, lambda x: mean.expand(len(x), 3), config, run)
+            initial = texture.at if form == START else initial
 
 
 @torch.no_grad()
