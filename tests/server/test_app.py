@@ -150,6 +150,16 @@ def test_what_is_no_usable_picture_becomes_no_job(shared: Hosted, data: bytes):
     assert str(shared.service.paths.data) not in record["message"]
 
 
+def test_a_queue_that_is_full_takes_no_more(hosted: Hosted, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("dreamcraft3d.server.admission.MAX_WAITING", 2)
+    first, _ = hosted.submit(), hosted.submit()
+    body = {"picture": hosted.upload(png(64, 64))}
+    answer = hosted.http.post("/v1/jobs", json=body)
+    assert answer.status_code == 429 and error_of(answer)["code"] == "queue_full"
+    hosted.http.post(f"/v1/jobs/{first['id']}/cancel")
+    assert hosted.http.post("/v1/jobs", json=body).status_code == 201, "only those that wait count"
+
+
 def test_lists_come_in_pages_the_newest_first(hosted: Hosted):
     ids = [hosted.submit(name=str(number))["id"] for number in range(7)]
     seen, query = [], {"limit": 3}

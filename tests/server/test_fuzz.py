@@ -124,6 +124,7 @@ def test_the_service_keeps_what_its_document_promises(watched: Hosted):
 
 def ask(operation: Any, hosted: Hosted, statuses: Counter[int], *, examples: int) -> None:
     """Many requests for one operation; half of the time its job and its uploads exist."""
+    furnish(hosted)  # an operation before may have deleted what there was
     jobs = [job.id for job in hosted.store.page()]
     upload = hosted.upload(png(64, 64))
     headers = {"Authorization": f"Bearer {TOKEN}"}
