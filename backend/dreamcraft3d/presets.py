@@ -84,8 +84,7 @@ def volume_stages(*, nerf_steps: int, neus_steps: int, size: int) -> dict[str, A
 
 
 def paper() -> dict[str, Any]:
-    """The release's schedule: 5000 steps a stage, one random view a step, the SDS gradient, random noise levels; the
-    texture by bootstrapped score distillation, 200 of every 1000 steps teaching the prior.
+    """The release's schedule: 5000 steps a stage, one random view a step, the SDS gradient, random noise levels.
 
     Its losses are sums over the prior's pixels, ours are means: its weights of 0.1 become 0.1 times 4096 (Zero123's
     latents) and 0.1 times 12288 (IF's pixels), its 0.01 of the texture stage 0.01 times 16384 (SD's latents).
@@ -140,10 +139,7 @@ def paper() -> dict[str, Any]:
         "texture.guidance.view_weight": 0.0,
         "texture.guidance.image_weight": 163.84,
         "texture.guidance.image_cfg": 2.0,
-        "texture.steps": 4000,
         "texture.bootstrap.form": "bsd",
-        "texture.bootstrap.rounds": 5,
-        "texture.bootstrap.strength": ((0.0, 0.5), (1.0, 0.2)),
         "priors.view": "zero123-xl",
         "priors.image": "deepfloyd-if-xl",
         "priors.texture": "stable-diffusion-2-1-base",
@@ -164,8 +160,7 @@ def balanced() -> dict[str, Any]:
         "neus.render_size": 192,
         "geometry.steps": 1500,
         "geometry.render_size": 512,
-        "texture.steps": 2400,
-        "texture.bootstrap.rounds": 3,
+        "texture.steps": 3000,
         "texture.reference_size": 768,
         "reference.size": 768,
         "export.target_faces": 30_000,
@@ -183,8 +178,7 @@ def fast() -> dict[str, Any]:
         "neus.render_size": 128,
         "geometry.steps": 500,
         "geometry.render_size": 512,
-        "texture.steps": 1600,
-        "texture.bootstrap.rounds": 2,
+        "texture.steps": 2000,
         "texture.reference_size": 512,
         "reference.size": 512,
         "export.target_faces": 20_000,

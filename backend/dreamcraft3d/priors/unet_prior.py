@@ -54,7 +54,7 @@ class UnetPrior(ABC):
     """
 
     contents = frozenset[Content]({"rgba", "normal"})
-    adapted: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
+    adapted: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
     def __init__(self, name: str, unet: Any, schedule: NoiseSchedule, *, image_size: int, dtype: torch.dtype) -> None:
         self.name, self.unet, self.dtype = name, unet, dtype
