@@ -121,6 +121,38 @@ def evaluate_objects(
         finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
 
 
+@evaluations.command("texture")
+def evaluate_texture(
+    meshes: Annotated[list[Path] | None, typer.Argument(help="Meshes whose front picture is given.")] = None,
+    held_out: Annotated[str, typer.Option(metavar="A-B", help="Seeds of held-out procedural objects.")] = "",
+    preset: Preset = "preview",
+    seed: Seed = None,
+    settings: Settings = [],  # noqa: B006
+    as_json: Json = False,
+) -> None:
+    """Paint known meshes by each form of score distillation (x0, SDS, VSD, BSD), and print a table."""
+    with failing_politely(None, as_json=as_json):
+        for mesh in meshes or []:
+            check_file(mesh)
+        seeds = seeds_of(held_out)
+        if not meshes and not seeds:
+            raise InputError("No object to paint.", "Name meshes, or seeds with --held-out 0-7.")
+        config = configured(preset, settings, {"seed": seed})
+        from dreamcraft3d.evaluation.reconstruction import objects_from
+        from dreamcraft3d.evaluation.texture_ablation import compare_forms, texture_table
+        from dreamcraft3d.priors.bundled import BundledPrior
+        from dreamcraft3d.progress import Progress
+
+        rows = []
+        objects = objects_from(meshes or [], seeds)
+        for row in compare_forms(objects, BundledPrior.load(), config, Progress(), seed=config.seed):
+            rows.append(row)
+            note = f"{row.object} {row.form}: {row.psnr:.2f} dB, sharpness {row.sharpness:.2f}"
+            console.print(note, highlight=False, markup=False)
+        lines = texture_table(rows).splitlines()
+        finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
+
+
 def seeds_of(text: str) -> list[int]:
     """The numbers of "3,7-9": 3, 7, 8, 9.
 
