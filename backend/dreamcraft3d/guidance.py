@@ -35,6 +35,9 @@ __all__ = ["Distillation", "Form", "distill", "distill_variationally", "learn", 
 
 Form = Literal["x0", "sds"]
 
+LOSS_SCALE = 1024.0
+"""Keeps gradients away from zero in a network of half precision; a power of two, so that fp32 does not notice."""
+
 
 @dataclass(frozen=True)
 class Distillation:
@@ -126,10 +129,11 @@ def learn(
     dropout: float,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """The loss of a voice on pictures that it is shown, at random noise levels.
+    """Adds the gradient of a voice's loss on pictures that it is shown, at random noise levels; returns the loss.
 
-    With probability `dropout` the network is told neither what it sees nor from where, so that guidance keeps a
-    branch to lead away from, and so that the voice does not hang on the camera alone.
+    A loss that is not finite adds nothing. With probability `dropout` the network is not told what it sees, and with
+    the same probability not from where: guidance keeps a branch to lead away from, and the voice does not hang on the
+    camera alone.
     """
     noise = torch.randn(x.shape, generator=generator).to(x)
     t = torch.randint(0, len(prior.alphas_cumprod), (len(x),), generator=generator).to(x.device)
@@ -139,7 +143,13 @@ def learn(
     with adapters.speaking(voice, camera):
         wording: Literal["personal", "plain"] = "personal" if voice == "personal" else "plain"
         told = replace(condition, wording=wording)
-        return prior.denoising_loss(x, noise, t, told, dropped=dropped.to(x.device))
+        loss = prior.denoising_loss(x, noise, t, told, dropped=dropped.to(x.device))
+        if bool(torch.isfinite(loss)):
+            (LOSS_SCALE * loss).backward()
+            for parameter in adapters.voices[voice].parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(LOSS_SCALE)
+    return loss.detach()
 
 
 def plausible_rgba(rgba: Float[Tensor, "B h w 4"]) -> Float[Tensor, "B h w 4"]:

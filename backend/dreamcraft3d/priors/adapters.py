@@ -68,11 +68,14 @@ class Adapters:
             self.voices[name] = Voice(layers, _camera_embedding(width, generator, self.unet.device))
         self._hook = self.unet.time_embedding.register_forward_hook(self._add_camera)
         self.unet.disable_adapters()
-        self._stay_trainable()
 
     @contextmanager
     def speaking(self, voice: VoiceName | None, camera: Float[Tensor, "B 16"] | None = None) -> Iterator[None]:
-        """Lets one voice be heard (None: the prior as it was), told the cameras of the pictures that will be asked."""
+        """Lets one voice be heard (None: the prior as it was), told the cameras of the pictures that will be asked.
+
+        A backward pass belongs into the block too: PEFT freezes what is not heard, and recomputed activations
+        (gradient checkpointing) have to hear the same voice as before.
+        """
         before = self._voice, self._camera
         self._choose(voice, camera)
         try:
@@ -96,13 +99,6 @@ class Adapters:
         else:
             self.unet.set_adapter(voice)
             self.unet.enable_adapters()
-        self._stay_trainable()
-
-    def _stay_trainable(self) -> None:
-        """PEFT freezes what is not heard, and a frozen parameter takes no gradient even of an earlier answer."""
-        for name in self.voices:
-            for parameter in self.voices[name].layers.values():
-                parameter.requires_grad_(True)
 
     def _add_camera(self, module: nn.Module, inputs: object, embedding: Tensor) -> Tensor:
         """A branch of guidance repeats the batch of pictures, so their cameras are repeated as often."""

@@ -31,8 +31,6 @@ from dreamcraft3d.stages.supervision import Supervision, timesteps
 
 __all__ = ["Bootstrap", "Moment", "bootstrapping", "moments", "stage_steps"]
 
-LOSS_SCALE = 1024.0
-"""Keeps the gradients of a network in half precision away from zero; a power of two, so that fp32 does not notice."""
 RenderViews = Callable[[Cameras], Float[Tensor, "B H W 4"]]
 
 
@@ -148,6 +146,8 @@ class Bootstrap:
 
     def _learn(self, voice: VoiceName, x: Tensor, cameras: Cameras, generator: torch.Generator) -> float:
         """A clipped step of AdamW; a loss that is not finite teaches nothing. Returns the loss."""
+        optimiser, voice_parameters = self._optimisers[voice], self._adapters.voices[voice].parameters()
+        optimiser.zero_grad(set_to_none=True)
         loss = learn(
             self._prior,
             self._adapters,
@@ -157,19 +157,11 @@ class Bootstrap:
             dropout=self._settings.dropout,
             generator=generator,
         )
-        optimiser = self._optimisers[voice]
+        norm = torch.nn.utils.clip_grad_norm_(voice_parameters, 1.0)
+        if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
+            optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-        if bool(torch.isfinite(loss)):
-            (LOSS_SCALE * loss).backward()
-            parameters = self._adapters.voices[voice].parameters()
-            for parameter in parameters:
-                if parameter.grad is not None:
-                    parameter.grad.div_(LOSS_SCALE)
-            norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            if bool(torch.isfinite(norm)):
-                optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        return float(loss.detach())
+        return float(loss)
 
 
 class Album:
