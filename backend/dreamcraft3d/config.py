@@ -319,6 +319,8 @@ class TextureConfig(Record):
     """learning rate of the small network"""
     lr_decay: Schedule = ((0.0, 1.0), (0.5, 1.0), (1.0, 0.1))
     """factor on all learning rates"""
+    epsilon: Positive = 1e-15
+    """Adam's; where it is large against gradients, small ones move little (the release: 1e-4)"""
     reference_size: Size = 512
     """side of the render that is compared with the reference picture"""
     reference_weight: Weight = 1.0

@@ -134,6 +134,7 @@ def paper() -> dict[str, Any]:
         "texture.lr_grid": 0.01,
         "texture.lr_heads": 0.001,
         "texture.lr_decay": 1.0,
+        "texture.epsilon": 1e-4,
         "texture.guidance.t_low": 0.05,
         "texture.guidance.t_high": ((0.0, 0.5), (1.0, 0.2)),
         "texture.guidance.view_weight": 0.0,

@@ -129,7 +129,7 @@ def _optimiser(colour: ColourField, config: TextureConfig) -> torch.optim.Optimi
             {"params": colour.colour_head.parameters(), "lr": config.lr_heads},
         ],
         betas=(0.9, 0.99),
-        eps=1e-15,
+        eps=config.epsilon,
         weight_decay=0.0,
     )
 
