@@ -24,6 +24,7 @@ class PatientProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.access_log = False  # whole addresses, secrets included, whatever others did to uvicorn's loggers
         self._watch(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
