@@ -84,6 +84,7 @@ def test_a_changed_picture_is_noticed_and_a_moved_one_is_not(tmp_path):
     assert [runs_of(out_of(manifest), name) for name in "ab"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_poisoned_item_does_not_stop_the_others(tmp_path):
     manifest = write(tmp_path, items("a", "poison", "z"))
     standings = make(manifest)
@@ -110,6 +111,7 @@ def test_a_crash_is_tried_again_once_and_takes_nobody_along(tmp_path):
     assert (standings["crash"].error["code"], standings["crash"].history.attempts) == ("out_of_memory", 2)
 
 
+@pytest.mark.slow
 def test_a_frozen_worker_is_found_and_killed(tmp_path):
     manifest = write(tmp_path, items("silent", "z"), {"schema": "batch/1", "limits": {"crashes": 1}})
     standings = make(manifest, silence=3.0)
@@ -124,6 +126,7 @@ def test_an_item_that_takes_too_long_fails_alone(tmp_path):
     assert (standings["slow"].error or {})["code"] == "timeout"
 
 
+@pytest.mark.slow
 def test_stop_keeps_checkpoints_and_the_next_run_goes_on(tmp_path):
     manifest = write(tmp_path, items("a", "b", params={"coarse_nerf.steps": 100}))
     batch = load_batch(manifest)

@@ -47,6 +47,7 @@ def test_scene_grows_with_the_render():
     assert large["coarse_nerf"].state == small["coarse_nerf"].state
 
 
+@pytest.mark.slow
 def test_offload_keeps_the_largest_network_only(quick_scene):
     together = make_plan(configure("balanced"))
     offloaded = make_plan(configure("balanced", {"priors.offload": True}))

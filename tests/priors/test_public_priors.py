@@ -238,15 +238,13 @@ def test_a_damaged_part_is_named(folders: Path, tmp_path: Path) -> None:
     assert caught.value.remedy
 
 
-def test_the_fp16_variant_is_found_by_its_names(folders: Path, tmp_path: Path) -> None:
+def test_the_fp16_variant_is_found_part_by_part(folders: Path, tmp_path: Path) -> None:
     place = shutil.copytree(folders / "zero", tmp_path / "variant")
     for part in ("unet", "vae"):
         weights = place / part / "diffusion_pytorch_model.safetensors"
         weights.rename(weights.with_name("diffusion_pytorch_model.fp16.safetensors"))
     encoder = place / "image_encoder" / "model.safetensors"
     encoder.rename(encoder.with_name("model.fp16.safetensors"))
-    projection = place / "clip_camera_projection" / "diffusion_pytorch_model.safetensors"
-    projection.rename(projection.with_name("diffusion_pytorch_model.fp16.safetensors"))
     assert isinstance(load_prior(str(place)), Zero123Prior)
 
 

@@ -248,6 +248,7 @@ def test_a_full_disk_stops_a_job_instead_of_failing_it(small_disk: Path, tmp_pat
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_service_that_slept_does_not_kill_its_healthy_worker(tmp_path: Path) -> None:
     """SIGSTOP of the service for longer than the silence that it allows (a laptop that slept)."""
     script = f"""

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError, MissingDependencyError
-from dreamcraft3d.priors.models import variant_in
+from dreamcraft3d.priors.model_files import variant_of
 
 __all__ = ["NoiseSchedule", "load_network", "precision", "quietly", "read_json", "read_schedule", "text_parts"]
 
@@ -76,9 +76,9 @@ def load_network(kind: Any, folder: Path, part: str, *, dtype: torch.dtype, **op
     """
     transformers = kind.__module__.startswith("transformers")
     options[("dtype" if transformers else "torch_dtype")] = dtype
-    variant = variant_in(folder)
-    if variant is not None and any((folder / part).glob(f"*.{variant}*.safetensors")):
-        options["variant"] = variant
+    variants = {variant_of(path.name) for path in (folder / part).glob("*.safetensors")}
+    if variants and None not in variants:  # each part by itself: some copies mark only some of them
+        options["variant"] = min(filter(None, variants))
     with _explaining(folder, part), quietly():
         network = kind.from_pretrained(folder / part, use_safetensors=True, local_files_only=True, **options)
     return network.eval().requires_grad_(False)
