@@ -23,7 +23,7 @@ MODULES = (
     "session",
     "commands",
 )
-"""In the order of registration; each has register() and unregister()."""
+"""In the order of registration. Each may have CLASSES, and register() and unregister() for whatever else it adds."""
 
 
 def modules() -> list[ModuleType]:
@@ -32,11 +32,23 @@ def modules() -> list[ModuleType]:
 
 def register() -> None:
     """Called by Blender when the extension is enabled."""
+    import bpy
+
     for module in modules():
-        module.register()
+        for item in getattr(module, "CLASSES", ()):
+            bpy.utils.register_class(item)
+        getattr(module, "register", _nothing)()
 
 
 def unregister() -> None:
     """Called by Blender when the extension is disabled; leaves nothing behind."""
+    import bpy
+
     for module in reversed(modules()):
-        module.unregister()
+        getattr(module, "unregister", _nothing)()
+        for item in reversed(getattr(module, "CLASSES", ())):
+            bpy.utils.unregister_class(item)
+
+
+def _nothing() -> None:
+    """For modules that add nothing but classes."""

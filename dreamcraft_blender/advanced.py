@@ -117,9 +117,5 @@ def _property(item, default):
     return StringProperty(default=text, **words)
 
 
-def register():
-    """Nothing is known yet; `build` comes when the service has spoken."""
-
-
 def unregister():
     remove()

@@ -109,12 +109,4 @@ def sent(scene, job):
         await_object(found, job.id)
 
 
-def register():
-    bpy.utils.register_class(DREAMCRAFT_OT_generate)
-
-
-def unregister():
-    bpy.utils.unregister_class(DREAMCRAFT_OT_generate)
-
-
 CLASSES = (DREAMCRAFT_OT_generate,)

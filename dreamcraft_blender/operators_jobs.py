@@ -280,13 +280,3 @@ CLASSES = (
     DREAMCRAFT_OT_reuse_settings,
     DREAMCRAFT_OT_reveal_files,
 )
-
-
-def register():
-    for item in CLASSES:
-        bpy.utils.register_class(item)
-
-
-def unregister():
-    for item in reversed(CLASSES):
-        bpy.utils.unregister_class(item)

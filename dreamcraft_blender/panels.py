@@ -147,13 +147,3 @@ class DREAMCRAFT_PT_advanced(DreamCraftPanel, bpy.types.Panel):
 
 
 CLASSES = (DREAMCRAFT_PT_main, DREAMCRAFT_PT_object, DREAMCRAFT_PT_advanced)
-
-
-def register():
-    for item in CLASSES:
-        bpy.utils.register_class(item)
-
-
-def unregister():
-    for item in reversed(CLASSES):
-        bpy.utils.unregister_class(item)

@@ -162,13 +162,3 @@ class DREAMCRAFT_PT_backend(DreamCraftPanel, bpy.types.Panel):
 
 
 CLASSES = (DREAMCRAFT_PT_progress, DREAMCRAFT_UL_jobs, DREAMCRAFT_PT_jobs, DREAMCRAFT_PT_backend)
-
-
-def register():
-    for item in CLASSES:
-        bpy.utils.register_class(item)
-
-
-def unregister():
-    for item in reversed(CLASSES):
-        bpy.utils.unregister_class(item)

@@ -295,13 +295,3 @@ CLASSES = (
     DREAMCRAFT_OT_edit_mask,
     DREAMCRAFT_FH_picture,
 )
-
-
-def register():
-    for item in CLASSES:
-        bpy.utils.register_class(item)
-
-
-def unregister():
-    for item in reversed(CLASSES):
-        bpy.utils.unregister_class(item)

@@ -135,9 +135,4 @@ def fixed_endpoint() -> Endpoint | None:
     return Endpoint(host.strip("[]"), int(port), current().token)
 
 
-def register():
-    bpy.utils.register_class(DREAMCRAFT_AP_preferences)
-
-
-def unregister():
-    bpy.utils.unregister_class(DREAMCRAFT_AP_preferences)
+CLASSES = (DREAMCRAFT_AP_preferences,)

@@ -178,8 +178,6 @@ CLASSES = (DREAMCRAFT_PG_pending, DREAMCRAFT_PG_settings, DREAMCRAFT_PG_job, DRE
 
 
 def register():
-    for item in CLASSES:
-        bpy.utils.register_class(item)
     bpy.types.Scene.dreamcraft = PointerProperty(type=DREAMCRAFT_PG_settings)
     bpy.types.WindowManager.dreamcraft = PointerProperty(type=DREAMCRAFT_PG_session)
 
@@ -187,6 +185,4 @@ def register():
 def unregister():
     del bpy.types.WindowManager.dreamcraft
     del bpy.types.Scene.dreamcraft
-    for item in reversed(CLASSES):
-        bpy.utils.unregister_class(item)
     _items.clear()

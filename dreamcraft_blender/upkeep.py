@@ -275,13 +275,3 @@ CLASSES = (
     DREAMCRAFT_OT_open_preferences,
     DREAMCRAFT_OT_dismiss,
 )
-
-
-def register():
-    for item in CLASSES:
-        bpy.utils.register_class(item)
-
-
-def unregister():
-    for item in reversed(CLASSES):
-        bpy.utils.unregister_class(item)

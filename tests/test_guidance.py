@@ -79,7 +79,7 @@ def test_plausible_pictures_are_premultiplied() -> None:
 class LatentOracle(StableDiffusionPrior):
     """The exact denoiser of one latent, behind a real autoencoder and a real (tiny) network for the adapters.
 
-    With `render` the variational voice is exact too: it knows the render.
+    With `render` the variational adapter is exact too: it knows the render.
     """
 
     def __init__(self, *, seed: int = 3) -> None:
@@ -96,8 +96,8 @@ class LatentOracle(StableDiffusionPrior):
 
     @torch.no_grad()
     def predict_noise(self, x_t: Tensor, t: Tensor, condition: ViewCondition, *, cfg_scale: float) -> Tensor:
-        """The truth by the frozen or the personal prior; the variational voice is the real network."""
-        if self.adapters is not None and self.adapters._voice == "variational":
+        """The truth by the frozen or the personal prior; the variational adapter is the real network."""
+        if self.adapters is not None and self.adapters._active == "variational":
             if self.render is not None:
                 return x0_to_noise(x_t, self.render.expand_as(x_t), self.alphas_cumprod, t)
             return super().predict_noise(x_t, t, condition, cfg_scale=cfg_scale)
@@ -174,5 +174,5 @@ def test_variational_gradients_reach_the_render_only(oracle: LatentOracle) -> No
     said.loss.backward()
     assert image.grad is not None
     assert float(image.grad.abs().max()) > 0.0
-    assert all(p.grad is None for voice in oracle.adapters.voices.values() for p in voice.parameters())
+    assert all(p.grad is None for adapter in oracle.adapters.by_name.values() for p in adapter.parameters())
     assert not said.x.requires_grad

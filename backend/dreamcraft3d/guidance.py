@@ -9,7 +9,7 @@ asks, instead of the prior, the prior that has learnt this object (the paper's b
 
 Losses are means over pixels, so that their weights compare with those of the reference losses.
 
-Letters: x what the prior denoises, D the personal voice, Q the variational voice (`priors.adapters`).
+Letters: x what the prior denoises, D the personal adapter, Q the variational adapter (`priors.adapters`).
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from dreamcraft3d.functional.diffusion import (
     sds_gradient,
     vsd_gradient,
 )
-from dreamcraft3d.priors.adapters import Adapters, VoiceName, camera_vector
+from dreamcraft3d.priors.adapters import AdapterName, Adapters, camera_vector
 from dreamcraft3d.priors.base import DiffusionPrior, Personalisable, ViewCondition, resize_area
 
 __all__ = ["Distillation", "Form", "distill", "distill_variationally", "learn", "plausible_rgba"]
@@ -70,9 +70,7 @@ def distill(
     """
     x = prior.encode(rgba)
     with torch.no_grad():
-        t = t.to(x.device)
-        noise = torch.randn(x.shape, generator=generator).to(x)
-        x_t = add_noise(x, noise, prior.alphas_cumprod, t)
+        x_t, t, noise = _noised(prior, x, t, generator)
         predicted = prior.predict_noise(x_t, t, condition, cfg_scale=cfg_scale)
         x0 = noise_to_x0(x_t, predicted, prior.alphas_cumprod, t)
     if form == "sds":
@@ -104,14 +102,12 @@ def distill_variationally(
     """
     x = prior.encode(rgba)
     with torch.no_grad():
-        t = t.to(x.device)
-        noise = torch.randn(x.shape, generator=generator).to(x)
-        x_t = add_noise(x, noise, prior.alphas_cumprod, t)
+        x_t, t, _ = _noised(prior, x, t, generator)
         camera = camera_vector(condition)
-        with adapters.speaking("personal" if personal else None, camera):
+        with adapters.using("personal" if personal else None, camera):
             teller = replace(condition, wording="personal" if personal else "view")
             predicted = prior.predict_noise(x_t, t, teller, cfg_scale=cfg_scale)
-        with adapters.speaking("variational", camera):
+        with adapters.using("variational", camera):
             own = prior.predict_noise(x_t, t, replace(condition, wording="plain"), cfg_scale=1.0)
         gradient = vsd_gradient(predicted, own, prior.alphas_cumprod, t)
         x0 = noise_to_x0(x_t, predicted, prior.alphas_cumprod, t)
@@ -122,17 +118,17 @@ def distill_variationally(
 def learn(
     prior: Personalisable,
     adapters: Adapters,
-    voice: VoiceName,
+    adapter: AdapterName,
     x: Float[Tensor, "B C h w"],
     condition: ViewCondition,
     *,
     dropout: float,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    """Adds the gradient of a voice's loss on pictures that it is shown, at random noise levels; returns the loss.
+    """Adds the gradient of an adapter's loss on pictures that it is shown, at random noise levels; returns the loss.
 
     A loss that is not finite adds nothing. With probability `dropout` the network is not told what it sees, and with
-    the same probability not from where: guidance keeps a branch to lead away from, and the voice does not hang on the
+    the same probability not from where: guidance keeps a branch to lead away from, and the adapter does not hang on the
     camera alone.
     """
     noise = torch.randn(x.shape, generator=generator).to(x)
@@ -140,16 +136,25 @@ def learn(
     dropped = torch.rand(len(x), generator=generator) < dropout
     blind = torch.rand(len(x), generator=generator) < dropout
     camera = camera_vector(condition) * (~blind)[:, None]
-    with adapters.speaking(voice, camera):
-        wording: Literal["personal", "plain"] = "personal" if voice == "personal" else "plain"
+    with adapters.using(adapter, camera):
+        wording: Literal["personal", "plain"] = "personal" if adapter == "personal" else "plain"
         told = replace(condition, wording=wording)
         loss = prior.denoising_loss(x, noise, t, told, dropped=dropped.to(x.device))
         if bool(torch.isfinite(loss)):
             (LOSS_SCALE * loss).backward()
-            for parameter in adapters.voices[voice].parameters():
+            for parameter in adapters.by_name[adapter].parameters():
                 if parameter.grad is not None:
                     parameter.grad.div_(LOSS_SCALE)
     return loss.detach()
+
+
+def _noised(
+    prior: DiffusionPrior, x: Float[Tensor, "B C h w"], t: Int[Tensor, " B"], generator: torch.Generator
+) -> tuple[Float[Tensor, "B C h w"], Int[Tensor, " B"], Float[Tensor, "B C h w"]]:
+    """(x_t, t beside x, the noise in x_t)."""
+    t = t.to(x.device)
+    noise = torch.randn(x.shape, generator=generator).to(x)
+    return add_noise(x, noise, prior.alphas_cumprod, t), t, noise
 
 
 def plausible_rgba(rgba: Float[Tensor, "B h w 4"]) -> Float[Tensor, "B h w 4"]:

@@ -21,6 +21,12 @@ def left_behind(folder, **changes):
     (folder / "batch.lock").write_text(json.dumps(values))
 
 
+def ours(folder) -> bool:
+    """Whether this process holds the lock, as others read it."""
+    holder = holder_of(folder)
+    return holder is not None and (holder.pid, holder.host) == (os.getpid(), socket.gethostname())
+
+
 def test_held_and_given_back(tmp_path):
     with BatchLock(tmp_path) as lock:
         holder = holder_of(tmp_path)
@@ -44,19 +50,17 @@ def test_a_live_one_on_another_machine_is_respected_and_a_silent_one_is_not(tmp_
 def test_a_dead_one_on_this_machine_is_replaced_at_once(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    left_behind(tmp_path, host=socket.gethostname(), pid=child.pid)
-    with BatchLock(tmp_path):
-        pass
-    left_behind(tmp_path, host=socket.gethostname(), pid=os.getpid())  # the number was used again
-    with BatchLock(tmp_path):
-        pass
+    for pid in (child.pid, os.getpid()):  # the second: the number was used again
+        left_behind(tmp_path, host=socket.gethostname(), pid=pid)
+        with BatchLock(tmp_path):
+            assert ours(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"host": 3}'])
 def test_a_damaged_lock_holds_nobody(tmp_path, text):
     (tmp_path / "batch.lock").write_text(text)
     with BatchLock(tmp_path):
-        pass
+        assert ours(tmp_path)
 
 
 def test_of_many_that_find_a_stale_lock_one_gets_it(tmp_path):

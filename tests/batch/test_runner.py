@@ -108,7 +108,7 @@ def test_a_crash_is_tried_again_once_and_takes_nobody_along(tmp_path):
     standings = make(manifest)
     assert {name: s.state for name, s in standings.items()} == {"a": "done", "crash": "failed", "z": "done"}
     assert standings["crash"].error is not None
-    assert (standings["crash"].error["code"], standings["crash"].history.attempts) == ("out_of_memory", 2)
+    assert (standings["crash"].error["code"], standings["crash"].history.attempts) == ("worker_lost", 2)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dreamcraft3d.guidance import learn
-from dreamcraft3d.priors.adapters import Adapters, VoiceName, attached, camera_vector
+from dreamcraft3d.priors.adapters import AdapterName, Adapters, attached, camera_vector
 from dreamcraft3d.priors.base import Personalisable, ViewCondition
 from dreamcraft3d.priors.bundled import BundledPrior
 from dreamcraft3d.priors.components import NoiseSchedule
@@ -15,7 +15,7 @@ from dreamcraft3d.priors.prompts import Prompts
 from dreamcraft3d.priors.stable_diffusion import StableDiffusionPrior
 from tiny_models import EMBEDDING, tiny_unet, tiny_vae
 
-RANKS: dict[VoiceName, int] = {"personal": 4, "variational": 2}
+RANKS: dict[AdapterName, int] = {"personal": 4, "variational": 2}
 T = torch.tensor([300, 700])
 
 
@@ -52,34 +52,34 @@ def asked(prior: Personalisable) -> torch.Tensor:
     return prior.predict_noise(noisy(prior), T, condition(), cfg_scale=3.0)
 
 
-def teach(prior: Personalisable, adapters: Adapters, voice: VoiceName, steps: int) -> list[float]:
+def teach(prior: Personalisable, adapters: Adapters, adapter: AdapterName, steps: int) -> list[float]:
     """A plain picture, with the same noise and timesteps at every step, so that losses compare."""
     x = torch.full_like(noisy(prior), 0.6)
-    optimiser = torch.optim.AdamW(adapters.voices[voice].parameters(), lr=0.01)
+    optimiser = torch.optim.AdamW(adapters.by_name[adapter].parameters(), lr=0.01)
     losses = []
     for _ in range(steps):
         generator = torch.Generator().manual_seed(7)
         optimiser.zero_grad()
-        loss = learn(prior, adapters, voice, x, condition(), dropout=0.1, generator=generator)
+        loss = learn(prior, adapters, adapter, x, condition(), dropout=0.1, generator=generator)
         optimiser.step()
         losses.append(float(loss))
     return losses
 
 
-def test_a_voice_learns_and_the_network_does_not(prior: Personalisable) -> None:
+def test_an_adapter_learns_and_the_network_does_not(prior: Personalisable) -> None:
     before, weights = asked(prior), copy.deepcopy(prior.unet.state_dict())
     with attached(prior, RANKS, torch.Generator().manual_seed(0)) as adapters:
         assert torch.equal(asked(prior), before)
-        for voice in RANKS:
-            with adapters.speaking(voice, camera_vector(condition())):
+        for adapter in RANKS:
+            with adapters.using(adapter, camera_vector(condition())):
                 assert torch.equal(asked(prior), before)  # it has nothing to say yet
         losses = teach(prior, adapters, "personal", 25)
         assert losses[-1] < 0.7 * losses[0]
-        assert all(p.grad is not None for p in adapters.voices["personal"].parameters())
-        assert all(p.grad is None for p in adapters.voices["variational"].parameters())
-        with adapters.speaking("personal", camera_vector(condition())):
+        assert all(p.grad is not None for p in adapters.by_name["personal"].parameters())
+        assert all(p.grad is None for p in adapters.by_name["variational"].parameters())
+        with adapters.using("personal", camera_vector(condition())):
             assert not torch.allclose(asked(prior), before)
-        with adapters.speaking("variational", camera_vector(condition())):
+        with adapters.using("variational", camera_vector(condition())):
             assert torch.equal(asked(prior), before)
         assert torch.equal(asked(prior), before)
         untouched = [name for name, p in prior.unet.named_parameters() if "lora_" not in name and p.grad is not None]
@@ -99,12 +99,12 @@ def test_adapters_go_when_the_work_fails(prior: Personalisable) -> None:
         pass
 
 
-def test_a_voice_hears_the_camera(prior: Personalisable) -> None:
+def test_an_adapter_is_told_the_camera(prior: Personalisable) -> None:
     with attached(prior, RANKS, torch.Generator().manual_seed(0)) as adapters:
         teach(prior, adapters, "variational", 10)
-        with adapters.speaking("variational", camera_vector(condition())):
+        with adapters.using("variational", camera_vector(condition())):
             here = asked(prior)
-        with adapters.speaking("variational", camera_vector(condition()).flip(0)):
+        with adapters.using("variational", camera_vector(condition()).flip(0)):
             assert not torch.equal(asked(prior), here)
 
 
@@ -112,11 +112,11 @@ def test_the_same_random_numbers_make_the_same_adapters(prior: Personalisable) -
     states = []
     for _ in range(2):
         with attached(prior, RANKS, torch.Generator().manual_seed(11)) as adapters:
-            states.append({key: value.clone() for key, value in adapters.voices["personal"].layers.items()})
+            states.append({key: value.clone() for key, value in adapters.by_name["personal"].layers.items()})
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-def test_recomputed_activations_hear_the_same_voice() -> None:
+def test_recomputed_activations_go_through_the_same_adapter() -> None:
     """Gradient checkpointing runs the network again in the backward pass: the gradient must not change."""
     gradients = []
     for recompute in (False, True):
@@ -126,7 +126,7 @@ def test_recomputed_activations_hear_the_same_voice() -> None:
             assert prior.unet.is_gradient_checkpointing
         with attached(prior, RANKS, torch.Generator().manual_seed(0)) as adapters:
             teach(prior, adapters, "personal", 3)
-            gradients.append([p.grad.clone() for p in adapters.voices["personal"].parameters() if p.grad is not None])
+            gradients.append([p.grad.clone() for p in adapters.by_name["personal"].parameters() if p.grad is not None])
     assert len(gradients[0]) == len(gradients[1]) > 10
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
 
@@ -137,9 +137,9 @@ def test_adapters_of_a_network_in_half_precision_are_in_full() -> None:
     before = asked(prior)
     assert before.dtype == torch.float32
     with attached(prior, RANKS, torch.Generator().manual_seed(0)) as adapters:
-        assert {p.dtype for voice in adapters.voices.values() for p in voice.parameters()} == {torch.float32}
+        assert {p.dtype for adapter in adapters.by_name.values() for p in adapter.parameters()} == {torch.float32}
         assert torch.equal(asked(prior), before)
         teach(prior, adapters, "personal", 2)
         assert all(
-            bool(p.grad.isfinite().all()) for p in adapters.voices["personal"].parameters() if p.grad is not None
+            bool(p.grad.isfinite().all()) for p in adapters.by_name["personal"].parameters() if p.grad is not None
         )

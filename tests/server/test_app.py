@@ -73,6 +73,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(hosted: Hosted):
         line.sendall(head.encode() + b"Content-Length: 5000000\r\n\r\n" + bytes(100_000))
         eventually(lambda: any(hosted.service.uploads.folder.iterdir()))
     eventually(lambda: not any(hosted.service.uploads.folder.iterdir()))
+    assert hosted.http.get("/v1/health").status_code == 200
 
 
 def test_a_full_disk_is_said_before_the_upload(hosted: Hosted):

@@ -91,11 +91,10 @@ class Backend:
 
     def family(self) -> list[psutil.Process]:
         """The service and everything that it has started, orphans included."""
-        mark = f"DREAMCRAFT3D_HOME={self.home}"
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("DREAMCRAFT3D_HOME") == str(self.home) and mark:
+                if process.environ().get("DREAMCRAFT3D_HOME") == str(self.home):
                     found.append(process)
             except (psutil.Error, OSError):
                 continue

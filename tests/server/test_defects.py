@@ -1,4 +1,4 @@
-"""Draft: each test states what should be so; on LEAD's commit 9bf7ff7 it fails (see REVIEW.md)."""
+"""What once went wrong between the store, the executor and the worker; each test states what should be so."""
 
 import contextlib
 import io
@@ -69,62 +69,66 @@ def test_the_store_works_again_after_a_full_disk(small_disk: Path) -> None:
     assert [event.number for event in store.events(job.id, limit=100_000)] == list(range(1, before + 2))
 
 
-def test_a_job_whose_end_could_not_be_written_is_not_running_for_ever(
-    small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk fills while it runs: the stop is obeyed, its transition cannot be written, and later it must be."""
-    monkeypatch.setattr(local, "TICK_SECONDS", 0.05)
-    paths = ServicePaths(small_disk / "data", tmp_path / "run")
-    paths.prepare()
-    store = Store(paths.database)
-    executor = LocalExecutor(store, paths, room_mib=1, command=STAND_IN)
+@contextlib.contextmanager
+def running(store: Store, paths: ServicePaths, command: tuple[str, ...] = STAND_IN) -> Iterator[LocalExecutor]:
+    """An executor that looks around twenty times a second."""
+    executor = LocalExecutor(store, paths, room_mib=1, command=command)
     executor.start()
-    job, _ = store.submit({"name": "long", "files": {}})
-    executor.poke()
-    until(lambda: len(store.events(job.id)) > 4)
-    ballast = fill(small_disk)
-    time.sleep(2.0)
-    ballast.unlink()
     try:
-        told = ["paused", "resumed", "started"]  # it goes on by itself
-        until(lambda: [e.type for e in store.events(job.id, limit=9999) if e.type in told][1:] == told, 5.0)
+        yield executor
     finally:
         executor.stop()
         store.close()
 
 
-def test_paused_for_the_disk_goes_on_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ServicePaths:
     monkeypatch.setattr(local, "TICK_SECONDS", 0.05)
     paths = ServicePaths(tmp_path / "data", tmp_path / "run")
     paths.prepare()
+    return paths
+
+
+def test_a_job_whose_end_could_not_be_written_is_not_running_for_ever(small_disk: Path, paths: ServicePaths) -> None:
+    """The disk fills while it runs: the stop is obeyed, its transition cannot be written, and later it must be."""
+    paths = ServicePaths(small_disk / "data", paths.runtime)
+    paths.prepare()
+    store = Store(paths.database)
+    with running(store, paths) as executor:
+        job, _ = store.submit({"name": "long", "files": {}})
+        executor.poke()
+        until(lambda: len(store.events(job.id)) > 4)
+        ballast = fill(small_disk)
+        time.sleep(2.0)
+        ballast.unlink()
+        told = ["paused", "resumed", "started"]  # it goes on by itself
+
+        def seen() -> list[str]:
+            return [event.type for event in store.events(job.id, limit=9999) if event.type in told][1:]
+
+        until(lambda: seen() == told, 5.0)
+        assert store.get(job.id).life.state is State.RUNNING
+
+
+def test_paused_for_the_disk_goes_on_after_a_restart(paths: ServicePaths) -> None:
     store = Store(paths.database)
     job, _ = store.submit({"name": "plain", "files": {}})
     store.claim_next()
     store.apply(job.id, Input.YIELD, {"reason": "disk"})
-    executor = LocalExecutor(store, paths, room_mib=1, command=STAND_IN)
-    executor.start()
-    try:
-        until(lambda: store.get(job.id).life.state is State.FINISHED, 5.0)
-    finally:
-        executor.stop()
-        store.close()
+    with running(store, paths):
+        until(lambda: store.get(job.id).life.state.over, 5.0)
+        assert store.get(job.id).life.state is State.FINISHED
 
 
-def test_a_worker_that_cannot_be_started_costs_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "TICK_SECONDS", 0.05)
-    paths = ServicePaths(tmp_path / "data", tmp_path / "run")
-    paths.prepare()
+def test_a_worker_that_cannot_be_started_costs_no_job(paths: ServicePaths) -> None:
     store = Store(paths.database)
     job, _ = store.submit({"name": "plain", "files": {}})
-    executor = LocalExecutor(store, paths, room_mib=1, command=(str(tmp_path / "python-that-comes-later"),))
-    executor.start()
-    try:
+    with running(store, paths, (str(paths.data / "python-that-comes-later"),)) as executor:
         time.sleep(0.5)  # as when no process can be made for want of memory
+        assert store.get(job.id).life.state is State.QUEUED
         executor._command = STAND_IN
-        until(lambda: store.get(job.id).life.state is State.FINISHED, 5.0)
-    finally:
-        executor.stop()
-        store.close()
+        until(lambda: store.get(job.id).life.state.over, 5.0)
+        assert store.get(job.id).life.state is State.FINISHED
 
 
 def test_a_job_that_always_crashes_at_the_same_step_fails_at_last(tmp_path: Path) -> None:

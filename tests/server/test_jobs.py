@@ -5,8 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from dreamcraft3d.server.jobs import CRASH_WEIGHT, MAX_LOSSES, IllegalTransition, Input, Lifecycle, State, Wish, step
-from dreamcraft3d.server.store import report
+from dreamcraft3d.server.jobs import (
+    CRASH_WEIGHT,
+    MAX_LOSSES,
+    IllegalTransition,
+    Input,
+    Lifecycle,
+    State,
+    Wish,
+    event_of,
+    step,
+)
 
 
 def after(*events: Input) -> Lifecycle:
@@ -86,7 +95,7 @@ class Life(RuleBasedStateMachine):
             self.life = step(before, event)
         except IllegalTransition:
             return
-        told = report(before, self.life)
+        told = event_of(before, self.life)
         assert (before.state is self.life.state) or told is not None, "no silent transition"
         if before.state is State.FINISHED:
             raise AssertionError("a finished job stays finished")

@@ -15,7 +15,7 @@ from dreamcraft3d.doctor import Check
 from dreamcraft3d.server import logs
 from dreamcraft3d.server.bundle import write_bundle
 from dreamcraft3d.server.jobs import Input
-from dreamcraft3d.server.logs import Redactor, close_log, open_log
+from dreamcraft3d.server.logs import Redactor, close_log, log_tail, open_log
 from dreamcraft3d.server.state_file import ServiceState, write_state
 from serving import Hosted, png
 
@@ -133,3 +133,10 @@ def test_a_bundle_of_a_machine_that_never_served(tmp_path: Path):
     names = write_bundle(tmp_path / "report.zip", ServicePaths(tmp_path / "data", tmp_path / "run"), [])
     assert names == ["versions.json", "doctor.json"]
     assert not (tmp_path / "data").exists(), "looking makes nothing"
+
+
+def test_the_tail_of_a_log(tmp_path: Path):
+    (tmp_path / "log.txt").write_text("\n".join(f"line {n}" for n in range(100)))
+    assert log_tail(tmp_path / "log.txt")[-1] == "line 99"
+    assert len(log_tail(tmp_path / "log.txt")) == 20
+    assert log_tail(tmp_path / "none") == []

@@ -17,7 +17,7 @@ from PIL import Image
 
 from dreamcraft3d.progress import Artifact, StepDone
 from dreamcraft3d.server import worker as module
-from dreamcraft3d.server.worker import LivePreview, Reporter, log_tail, write_webp
+from dreamcraft3d.server.worker import LivePreview, Reporter, write_webp
 from tiny import SETTINGS
 
 PICTURE = Path(__file__).parents[2] / "examples" / "rocket.png"
@@ -149,13 +149,6 @@ def test_previews_are_small_pictures_that_cost_little(tmp_path: Path, monkeypatc
     assert 1 <= len(drawn) <= 4, "drawing takes no more than about a tenth of the time"
     assert Image.open(tmp_path / "preview.webp").size == (64, 32)
     assert sent[0] == {"event": "preview", "data": {"artifact": "preview.webp"}}
-
-
-def test_the_tail_of_a_log(tmp_path: Path) -> None:
-    (tmp_path / "log.txt").write_text("\n".join(f"line {n}" for n in range(100)))
-    assert log_tail(tmp_path / "log.txt")[-1] == "line 99"
-    assert len(log_tail(tmp_path / "log.txt")) == 20
-    assert log_tail(tmp_path / "none") == []
 
 
 def test_a_webp_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -6,21 +6,21 @@ processes as there are jobs. Another machine's crew has the same five methods.
 """
 
 import contextlib
-import json
+import itertools
 import os
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from dreamcraft3d.batch.errors import WorkersUnavailableError
+from dreamcraft3d.executors.child import WORKER, Child, Message, spawn, why_lost
+from dreamcraft3d.server.logs import log_tail
 
 __all__ = ["Crew", "Ended", "LocalCrew", "Order", "Told"]
 
@@ -30,7 +30,6 @@ GRACE_SECONDS = 30.0
 """Time to stop at a step and write a checkpoint."""
 RENEW_AFTER = 50
 """A process is replaced after so many items, before small leaks add up overnight."""
-WORKER = (sys.executable, "-m", "dreamcraft3d.server.worker")
 
 Outcome = Literal["finished", "failed", "stopped", "lost"]
 
@@ -89,41 +88,13 @@ class Crew(Protocol):
 
 
 @dataclass(eq=False)
-class _Worker:
-    """A process and what is known of it."""
+class _Place:
+    """A worker, its log, whether it has said hello, and how many items it has made."""
 
-    process: subprocess.Popen[str]
-    errors: IO[bytes]
-    heard: float = field(default_factory=time.monotonic)
+    child: Child
+    log: Path
     greeted: bool = False
-    item: str | None = None
-    asked: float | None = None
-    killed: str | None = None
-    done: int = 0
-
-    def send(self, command: Mapping[str, Any]) -> None:
-        """Writes a command; a process that is gone is noticed elsewhere."""
-        assert self.process.stdin is not None
-        with contextlib.suppress(OSError, ValueError):
-            self.process.stdin.write(json.dumps(command) + "\n")
-            self.process.stdin.flush()
-
-    def kill(self, why: str) -> None:
-        """Ends the process and its children now."""
-        self.killed = self.killed or why
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if sys.platform == "win32":
-                self.process.kill()
-            else:
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-    def bury(self) -> None:
-        """Waits for the end and closes the pipes."""
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self.errors):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+    made: int = 0
 
 
 class LocalCrew:
@@ -131,24 +102,26 @@ class LocalCrew:
 
     def __init__(self, jobs: int, *, command: Sequence[str] = WORKER, silence: float = SILENCE_SECONDS) -> None:
         self._jobs, self._command, self._silence = jobs, tuple(command), silence
-        self._workers: list[_Worker] = []
-        self._inbox: queue.SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = queue.SimpleQueue()
+        self._places: list[_Place] = []
+        self._leaving: list[Child] = []
+        self._inbox: queue.SimpleQueue[tuple[Child, Message | None]] = queue.SimpleQueue()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._hired = itertools.count()
 
     def free(self) -> int:
-        return self._jobs - sum(worker.item is not None for worker in self._workers)
+        return self._jobs - sum(place.child.job is not None for place in self._places)
 
     def submit(self, order: Order) -> None:
-        worker = next((worker for worker in self._workers if worker.item is None), None) or self._hire()
-        worker.item, worker.asked = order.item, None
-        files = {name: str(path) for name, path in order.files.items()}
-        job = {"job": order.item, "folder": str(order.folder), "request": dict(order.request), "files": files}
-        worker.send({"run": {**job, "previews": False}})
+        place = next((place for place in self._places if place.child.job is None), None) or self._hire()
+        files = {name: str(path.absolute()) for name, path in order.files.items()}
+        folder = str(order.folder.absolute())
+        job = {"job": order.item, "folder": folder, "request": dict(order.request), "files": files}
+        place.child.run(order.item, {**job, "previews": False})
 
     def cancel(self, item: str) -> None:
-        for worker in self._workers:
-            if worker.item == item and worker.asked is None:
-                worker.asked = time.monotonic()
-                worker.send({"stop": "cancel", "job": item})
+        for place in self._places:
+            if place.child.job == item:
+                place.child.stop("cancel")
 
     def events(self, seconds: float) -> list[Told | Ended]:
         found: list[Told | Ended] = []
@@ -156,123 +129,92 @@ class LocalCrew:
             found += self._understood(*self._inbox.get(timeout=max(seconds, 0.001)))
             while True:
                 found += self._understood(*self._inbox.get_nowait())
-        self._watch()
+        for place in self._places:
+            place.child.look()
+            if (why := place.child.overdue(silence=self._silence, grace=GRACE_SECONDS)) is not None:
+                place.child.kill(why)
         return found
 
     def close(self, *, force: bool = False) -> None:
         deadline = time.monotonic() + (0.0 if force else GRACE_SECONDS)
-        for worker in self._workers:
-            self._dismiss(worker)
-        for worker in self._workers:
+        children = [*(place.child for place in self._places), *self._leaving]
+        for child in children:
+            child.dismiss()
+        for child in children:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                worker.process.wait(max(0.0, deadline - time.monotonic()))
-            worker.kill("the batch is over")
-            worker.bury()
-        self._workers.clear()
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            child.kill("the batch is over")
+            child.reap()
+        self._places.clear()
+        self._leaving.clear()
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     # --- inside -----------------------------------------------------------------------------------
 
-    def _hire(self) -> _Worker:
-        errors = tempfile.TemporaryFile(prefix="dreamcraft3d-worker-")  # noqa: SIM115 - closed by bury()
-        group: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for the runner alone
-        if sys.platform == "win32":
-            group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
-        threads = str(max(1, _cores() // self._jobs))
-        environment = {"OMP_NUM_THREADS": threads, **os.environ, "PYTHONUNBUFFERED": "1"}
-        pipe = subprocess.PIPE
+    def _hire(self) -> _Place:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="dreamcraft3d-batch-")
+        log = Path(self._folder.name) / f"worker-{next(self._hired)}.log"
+        threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, _cores() // self._jobs)))}
         try:
-            process = subprocess.Popen(
-                self._command, stdin=pipe, stdout=pipe, stderr=errors, text=True, encoding="utf-8", bufsize=1,
-                env=environment, **group,
-            )  # fmt: skip
+            child = spawn(self._command, log=log, on_message=lambda *said: self._inbox.put(said), environment=threads)
         except OSError as error:
-            errors.close()
             raise WorkersUnavailableError(
                 f"No worker can be started: {error}.", "Run `dreamcraft3d doctor`."
             ) from error
-        worker = _Worker(process, errors)
-        self._workers.append(worker)
-        threading.Thread(target=self._listen, args=(worker,), name="worker messages", daemon=True).start()
-        return worker
+        place = _Place(child, log)
+        self._places.append(place)
+        return place
 
-    def _listen(self, worker: _Worker) -> None:
-        assert worker.process.stdout is not None
-        with contextlib.suppress(ValueError, OSError):  # closed by bury()
-            for line in worker.process.stdout:
-                worker.heard = time.monotonic()
-                message = json.loads(line)
-                if "beat" not in message:
-                    self._inbox.put((worker, message))
-        self._inbox.put((worker, None))
-
-    def _understood(self, worker: _Worker, message: dict[str, Any] | None) -> list[Told | Ended]:
-        if worker not in self._workers:
+    def _understood(self, child: Child, message: Message | None) -> list[Told | Ended]:
+        place = next((place for place in self._places if place.child is child), None)
+        if place is None:
+            if message is None and child in self._leaving:
+                self._leaving.remove(child)
+                child.reap()
             return []
         if message is None:
-            return self._buried(worker)
-        worker.greeted = worker.greeted or "hello" in message
-        if worker.item is None:
+            return self._gone(place)
+        place.greeted = place.greeted or "hello" in message
+        item = child.job
+        if item is None:
             return []
         if "event" in message:
-            return [Told(worker.item, message["event"], message["data"])]
-        if "done" not in message or message.get("job") != worker.item:
+            return [Told(item, message["event"], message["data"])]
+        if "done" not in message or message.get("job") != item:
             return []
-        item, done = worker.item, message["done"]
-        worker.item, worker.asked, worker.done = None, None, worker.done + 1
-        if worker.done >= RENEW_AFTER:
-            self._dismiss(worker)
-            self._workers.remove(worker)
-            threading.Thread(target=worker.bury, name="worker's end", daemon=True).start()
+        done = message["done"]
+        child.rest()
+        place.made += 1
+        if place.made >= RENEW_AFTER:
+            self._places.remove(place)
+            self._leaving.append(child)
+            child.dismiss()
         detail = done.get("report") or done.get("error") or {"reason": done.get("reason", "")}
         return [Ended(item, done["outcome"], detail)]
 
-    def _buried(self, worker: _Worker) -> list[Told | Ended]:
+    def _gone(self, place: _Place) -> list[Told | Ended]:
         """What becomes of the item of a worker that is gone."""
-        self._workers.remove(worker)
+        self._places.remove(place)
+        child = place.child
         with contextlib.suppress(subprocess.TimeoutExpired):
-            worker.process.wait(1.0)  # its own end, if it is ending
-        killed = worker.killed
-        worker.kill("its output ended")  # and that of children that outlive it
-        said = _tail(worker.errors)
-        worker.bury()
-        code = worker.process.returncode
-        if not worker.greeted and killed is None:
-            last = said.splitlines()[-1] if said else f"it ended with code {code}"
+            child.process.wait(1.0)  # its own end, if it is ending
+        code = child.reap()
+        if not place.greeted and child.killed is None:
+            said = log_tail(place.log)
+            last = said[-1] if said else f"it ended with code {code}"
             raise WorkersUnavailableError(f"A worker does not start: {last}.", "Run `dreamcraft3d doctor`.")
-        if worker.item is None:
+        if child.job is None:
             return []
-        if worker.asked is not None:
-            return [Ended(worker.item, "stopped", {})]
-        return [Ended(worker.item, "lost", _obituary(killed, code))]
-
-    def _watch(self) -> None:
-        now = time.monotonic()
-        for worker in self._workers:
-            if now - worker.heard > self._silence:
-                worker.kill(f"it gave no sign of life for {self._silence:.0f} s")
-            elif worker.asked is not None and now - worker.asked > GRACE_SECONDS:
-                worker.kill(f"it did not stop within {GRACE_SECONDS:.0f} s")
-
-    @staticmethod
-    def _dismiss(worker: _Worker) -> None:
-        """The end of its input tells a worker to stop with a checkpoint, and to go."""
-        with contextlib.suppress(OSError):
-            assert worker.process.stdin is not None
-            worker.process.stdin.close()
-
-
-def _obituary(killed: str | None, code: int) -> dict[str, Any]:
-    if killed is None and sys.platform != "win32" and code == -signal.SIGKILL:
-        message = "The system ended the worker; usually that means: not enough memory."
-        return {"code": "out_of_memory", "message": message, "hint": "Use fewer jobs, or a smaller preset."}
-    why = killed or f"it ended with code {code}"
-    hint = "Retry; if it happens again, please report it with the item's log.txt."
-    return {"code": "worker_lost", "message": f"The worker was lost: {why}.", "hint": hint}
-
-
-def _tail(errors: IO[bytes]) -> str:
-    errors.seek(0)
-    return errors.read().decode("utf-8", "replace").strip()[-2000:]
+        if child.asked is not None:
+            return [Ended(child.job, "stopped", {})]
+        why, text = why_lost(child)
+        hint = {"out_of_memory": "Use fewer jobs, or a smaller preset."}.get(
+            why, "Retry; if it happens again, please report it with the item's log.txt."
+        )
+        return [Ended(child.job, "lost", {"code": why, "message": text, "hint": hint})]
 
 
 def _cores() -> int:

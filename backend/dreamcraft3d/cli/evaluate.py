@@ -97,11 +97,7 @@ def evaluate_objects(
 ) -> None:
     """Reconstruct known objects from one picture each, with the prior and without, and print a table."""
     with failing_politely(None, as_json=as_json):
-        for mesh in meshes or []:
-            check_file(mesh)
-        seeds = seeds_of(held_out)
-        if not meshes and not seeds:
-            raise InputError("No object to reconstruct.", "Name meshes, or seeds with --held-out 0-11.")
+        chosen = chosen_objects(meshes, held_out)
         config = configured(preset, settings, {})
         from dreamcraft3d.evaluation.reconstruction import (
             objects_from,
@@ -113,7 +109,7 @@ def evaluate_objects(
 
         configs = variants(config, with_prior=compare != "without", without=compare != "with")
         rows = []
-        for row in reconstruct(objects_from(meshes or [], seeds), configs, out, Progress()):
+        for row in reconstruct(objects_from(*chosen), configs, out, Progress()):
             rows.append(row)
             note = f"{row.object} {row.variant}: IoU {row.unseen_iou:.3f}, {row.unseen_psnr:.2f} dB"
             console.print(note, highlight=False, markup=False)
@@ -132,11 +128,7 @@ def evaluate_texture(
 ) -> None:
     """Paint known meshes by each form of score distillation (x0, SDS, VSD, BSD), and print a table."""
     with failing_politely(None, as_json=as_json):
-        for mesh in meshes or []:
-            check_file(mesh)
-        seeds = seeds_of(held_out)
-        if not meshes and not seeds:
-            raise InputError("No object to paint.", "Name meshes, or seeds with --held-out 0-7.")
+        chosen = chosen_objects(meshes, held_out)
         config = configured(preset, settings, {"seed": seed})
         from dreamcraft3d.evaluation.reconstruction import objects_from
         from dreamcraft3d.evaluation.texture_ablation import compare_forms, texture_table
@@ -144,13 +136,27 @@ def evaluate_texture(
         from dreamcraft3d.progress import Progress
 
         rows = []
-        objects = objects_from(meshes or [], seeds)
+        objects = objects_from(*chosen)
         for row in compare_forms(objects, BundledPrior.load(), config, Progress(), seed=config.seed):
             rows.append(row)
             note = f"{row.object} {row.form}: {row.psnr:.2f} dB, sharpness {row.sharpness:.2f}"
             console.print(note, highlight=False, markup=False)
         lines = texture_table(rows).splitlines()
         finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
+
+
+def chosen_objects(meshes: list[Path] | None, held_out: str) -> tuple[list[Path], list[int]]:
+    """The meshes and the held-out seeds that were named.
+
+    Raises:
+        InputError: none at all, a file that is not there, or seeds that cannot be read.
+    """
+    for mesh in meshes or []:
+        check_file(mesh)
+    seeds = seeds_of(held_out)
+    if not meshes and not seeds:
+        raise InputError("No object is named.", "Name meshes, or seeds with --held-out 0-11.")
+    return meshes or [], seeds
 
 
 def seeds_of(text: str) -> list[int]:
@@ -165,8 +171,10 @@ def seeds_of(text: str) -> list[int]:
         if not first.isdecimal() or (dash and not last.isdecimal()):
             raise InputError(f"'{piece}' is not a seed or a range of seeds.", "Write for example --held-out 0-11.")
         seeds += range(int(first), int(last or first) + 1)
-    if any(seed >= 1000 for seed in seeds):
-        raise InputError("Seeds from 1000 on are trained on.", "Choose seeds below 1000.")
+    from dreamcraft3d.training.shapes import HELD_OUT
+
+    if any(seed >= HELD_OUT for seed in seeds):
+        raise InputError(f"Seeds from {HELD_OUT} on are trained on.", f"Choose seeds below {HELD_OUT}.")
     return seeds
 
 

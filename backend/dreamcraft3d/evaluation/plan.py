@@ -130,7 +130,7 @@ def _stage(config: GenerateConfig, stage: str, scene: SceneBytes) -> StagePlan:
 
 
 def _ranks(config: GenerateConfig) -> tuple[int, ...]:
-    """Ranks of the adapters that the texture stage trains: of the personal voice and of the variational one."""
+    """Ranks of the adapters that the texture stage trains: of the personal adapter and of the variational one."""
     bootstrap = config.texture.bootstrap
     ranks = {"none": (), "vsd": (bootstrap.variational_rank,)}
     return ranks.get(bootstrap.form, (bootstrap.personal_rank, bootstrap.variational_rank))
@@ -214,7 +214,7 @@ def _evaluations(config: GenerateConfig, stage: str) -> int:
 
 
 def _bootstrap_evaluations(config: GenerateConfig) -> int:
-    """Images that the adapters cost: the render's own score and its training, and the rounds of the personal voice."""
+    """Images that the adapters cost: the render's own score and its training, and the rounds of the personal one."""
     texture, settings = config.texture, config.texture.bootstrap
     if settings.form == "none":
         return 0

@@ -1,7 +1,8 @@
 """A worker process as its parent sees it: started, spoken to, listened to, watched, ended.
 
-A worker leaves a note of itself in the data folder, so that the next service can find one that a killed service left
-behind (a frozen process does not notice that its parent is gone).
+The service has one, a batch as many as it has jobs. The service's worker leaves a note of itself in the data folder, so
+that the next service can find one that a killed service left behind (a frozen process does not notice that its parent
+is gone).
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -23,10 +24,21 @@ import psutil
 from dreamcraft3d.errors import DreamCraftError
 from dreamcraft3d.workspace import atomic_path
 
-__all__ = ["Child", "Leftover", "find_leftover", "memory_is_short", "oom_kills", "spawn"]
+__all__ = [
+    "WORKER",
+    "Child",
+    "Leftover",
+    "OnMessage",
+    "find_leftover",
+    "memory_is_short",
+    "oom_kills",
+    "spawn",
+    "why_lost",
+]
 
 logger = logging.getLogger(__name__)
 
+WORKER = (sys.executable, "-m", "dreamcraft3d.server.worker")
 Message = dict[str, Any]
 WORK = 0.05
 """Seconds of processor time that count as a sign of life: far more than heartbeats need."""
@@ -97,7 +109,25 @@ class Child:
         self.heard = self.lively = now
         self.asked = None if self.asked is None else now
 
-    def bury(self) -> int:
+    def overdue(self, *, silence: float, grace: float) -> str | None:
+        """Why it has to be ended now: it is silent or hangs (for `silence` seconds), or did not stop when asked
+        (within `grace` seconds). None while all is well."""
+        now = time.monotonic()
+        if now - self.heard > silence:
+            return f"it gave no sign of life for {silence:.0f} s"
+        if self.job is not None and now - self.lively > silence:
+            return f"it did not work for {silence:.0f} s"
+        if self.job is not None and self.asked is not None and now - self.asked > grace:
+            return f"it did not stop within {grace:.0f} s"
+        return None
+
+    def dismiss(self) -> None:
+        """Ends its input: it stops at its next step, with a checkpoint, and leaves."""
+        with contextlib.suppress(OSError):
+            assert self.process.stdin is not None
+            self.process.stdin.close()
+
+    def reap(self) -> int:
         """After its end: what it left running ends too, and the pipes are closed. Returns its exit code."""
         if self.process.returncode is None:
             kill_group(self.process.pid)  # before it is waited for, its number can be nobody else's
@@ -115,31 +145,49 @@ class Child:
         return by_others and (self.short or oom_kills() > self.ooms)
 
 
-def spawn(command: Sequence[str], *, log: Path, note: Path, hear: Callable[["Child", Message | None], None]) -> Child:
-    """Starts a worker. `hear` gets its messages, and None when it is gone, on a thread of their own.
+OnMessage = Callable[[Child, Message | None], None]
+
+
+def spawn(
+    command: Sequence[str],
+    *,
+    log: Path,
+    on_message: OnMessage,
+    note: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Child:
+    """Starts a worker in the folder of its log.
+
+    Args:
+        log: receives what it prints. on_message: gets its messages, and None when it is gone, on a thread of their own.
+        note: where its number is written for `find_leftover`. environment: beside that of this process.
 
     Raises:
         OSError: no process can be made.
     """
-    temporary = note.with_name("tmp")  # of our own: whoever started the service may take its own with it
+    temporary = (note or log).with_name("tmp")  # of our own: whoever started us may take its own with it
     temporary.mkdir(mode=0o700, exist_ok=True)
-    places = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary))
+    places = {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(temporary)), **(environment or {})}
+    group: dict[str, Any] = {"start_new_session": True}  # Ctrl-C is for the parent alone
+    if sys.platform == "win32":
+        group = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
     with log.open("ab") as errors:
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, encoding="utf-8",
-            bufsize=1, start_new_session=True, env={**os.environ, **places, "PYTHONUNBUFFERED": "1"}, cwd=log.parent,
+            bufsize=1, env={**os.environ, **places, "PYTHONUNBUFFERED": "1"}, cwd=log.parent, **group,
         )  # fmt: skip
     child = Child(process)
-    with contextlib.suppress(psutil.Error, DreamCraftError), atomic_path(note) as draft:
-        created = psutil.Process(process.pid).create_time()
-        draft.write_text(json.dumps({"pid": process.pid, "created": created}), encoding="utf-8")
+    if note is not None:
+        with contextlib.suppress(psutil.Error, DreamCraftError), atomic_path(note) as draft:
+            created = psutil.Process(process.pid).create_time()
+            draft.write_text(json.dumps({"pid": process.pid, "created": created}), encoding="utf-8")
     assert process.stdout is not None
-    arguments = (child, process.stdout, hear)
+    arguments = (child, process.stdout, on_message)
     threading.Thread(target=listen, args=arguments, name="worker messages", daemon=True).start()
     return child
 
 
-def listen(child: Child, messages: IO[str], hear: Callable[[Child, Message | None], None]) -> None:
+def listen(child: Child, messages: IO[str], on_message: OnMessage) -> None:
     """Reads what a worker says until there is nothing more."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         for line in messages:
@@ -150,8 +198,16 @@ def listen(child: Child, messages: IO[str], hear: Callable[[Child, Message | Non
                 message = None
             if isinstance(message, dict) and "beat" not in message:
                 child.lively = child.heard
-                hear(child, message)
-    hear(child, None)
+                on_message(child, message)
+    on_message(child, None)
+
+
+def why_lost(child: Child) -> tuple[str, str]:
+    """(code, message) for a job whose worker has been reaped before it was done."""
+    if child.starved:
+        return "out_of_memory", "The worker was ended by the system; usually that means: not enough memory."
+    why = child.killed or f"it ended with code {child.process.returncode}"
+    return "worker_lost", f"The worker was lost: {why}."
 
 
 @dataclass(frozen=True)
@@ -208,6 +264,7 @@ def processor_seconds(pid: int) -> float:
 
 
 def memory_is_short() -> bool:
+    """Whether less than SHORT_OF_MEMORY of the memory is left."""
     memory = psutil.virtual_memory()
     return bool(memory.available < SHORT_OF_MEMORY * memory.total)
 

@@ -11,7 +11,6 @@ import json
 import logging
 import shutil
 import sqlite3
-import sys
 import threading
 import time
 from collections import deque
@@ -19,8 +18,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from dreamcraft3d.executors.base import MaskRequest
-from dreamcraft3d.executors.child import Child, Leftover, Message, find_leftover, spawn
+from dreamcraft3d.executors.child import WORKER, Child, Leftover, Message, find_leftover, spawn, why_lost
 from dreamcraft3d.server.jobs import IllegalTransition, Input, State, Wish
+from dreamcraft3d.server.logs import log_tail
 from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.store import Store, UnknownJob
 
@@ -38,8 +38,6 @@ RETRY_SECONDS = 60.0
 MIB = 1 << 20
 ROOM_MIB = 200
 """Free disk space below which no job starts, and running ones pause."""
-LOG_LINES = 20
-WORKER = (sys.executable, "-m", "dreamcraft3d.server.worker")
 PASSING = ("progress", "preview")
 """Events that may be lost when they cannot be written."""
 
@@ -145,13 +143,9 @@ class LocalExecutor:
             self._wish(child, child.job)
         elif now - child.since > IDLE_SECONDS:
             child.send({"quit": True})
-        deaf = child.asked is not None and now - child.asked > GRACE_SECONDS
-        if now - child.heard > SILENCE_SECONDS:
-            child.kill(f"it gave no sign of life for {SILENCE_SECONDS:.0f} s")
-        elif child.job is not None and now - child.lively > SILENCE_SECONDS:
-            child.kill(f"it did not work for {SILENCE_SECONDS:.0f} s")
-        elif child.job is not None and deaf:
-            child.kill(f"it did not stop within {GRACE_SECONDS:.0f} s")
+        why = child.overdue(silence=SILENCE_SECONDS, grace=GRACE_SECONDS)
+        if why is not None:
+            child.kill(why)
 
     def _wish(self, child: Child, job_id: str) -> None:
         try:
@@ -207,7 +201,7 @@ class LocalExecutor:
     def _worker(self) -> Child:
         if self._child is None:
             log = self._paths.log.parent / "worker.log"
-            self._child = spawn(self._command, log=log, note=self._note, hear=self._hear)
+            self._child = spawn(self._command, log=log, note=self._note, on_message=self._hear)
         return self._child
 
     def _hear(self, child: Child, message: Message | None) -> None:
@@ -220,7 +214,7 @@ class LocalExecutor:
         try:
             match message:
                 case None:
-                    self._buried(child)
+                    self._reaped(child)
                 case {"event": str(kind), "data": dict(data)} if child.job is not None:
                     self._event(child.job, kind, data)
                 case {"done": dict(outcome)} if child.job is not None:
@@ -255,9 +249,9 @@ class LocalExecutor:
             case _, reason:  # a wish that was withdrawn meanwhile leads back into the queue
                 self._store.apply(job, Input.RELEASE, {"reason": "shutdown" if reason == "shutdown" else "user"})
 
-    def _buried(self, child: Child) -> None:
+    def _reaped(self, child: Child) -> None:
         """What becomes of the job of a worker that is gone."""
-        code = child.bury()
+        code = child.reap()
         if child is self._child:
             self._child = None
         job = child.job
@@ -267,25 +261,22 @@ class LocalExecutor:
         if child.reason == "shutdown":
             self._store.apply(job, Input.RELEASE, {"reason": "shutdown"})
         elif child.starved:
-            self._store.apply(job, Input.FAIL, error=self._obituary(job, child, code))
+            self._store.apply(job, Input.FAIL, error=self._loss(job, child))
         else:
             by_others = child.killed is None and code in (-9, -15, -1, -2)
             data = {"reason": child.killed or f"the worker ended with code {code}"}
-            error = self._obituary(job, child, code)
-            self._store.apply(job, Input.LOSE if by_others else Input.CRASH, data, error=error)
+            lost = Input.LOSE if by_others else Input.CRASH
+            self._store.apply(job, lost, data, error=self._loss(job, child))
         child.job = None
 
-    def _obituary(self, job: str, child: Child, code: int) -> dict[str, Any]:
-        """Why a worker may have died, for the case that this was once too often."""
-        log = self._paths.job(job) / "log.txt"
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
-        if child.starved:
-            message = "The worker was ended by the system; usually that means: not enough memory."
-            hint = "Close other programs, or choose a smaller preset."
-            return {"code": "out_of_memory", "message": message, "hint": hint, "log_tail": tail}
-        why = child.killed or f"it ended with code {code}"
-        hint = "Retry; if it happens again, choose a smaller preset, or report it with the log."
-        return {"code": "worker_lost", "message": f"The worker was lost: {why}.", "hint": hint, "log_tail": tail}
+    def _loss(self, job: str, child: Child) -> dict[str, Any]:
+        """Why the worker may have died, for the case that this was once too often."""
+        code, message = why_lost(child)
+        hint = {"out_of_memory": "Close other programs, or choose a smaller preset."}.get(
+            code, "Retry; if it happens again, choose a smaller preset, or report it with the log."
+        )
+        tail = log_tail(self._paths.job(job) / "log.txt")
+        return {"code": code, "message": message, "hint": hint, "log_tail": tail}
 
     def _dismiss(self) -> None:
         """Sends the worker home at the end of the service."""
@@ -296,4 +287,4 @@ class LocalExecutor:
         deadline = time.monotonic() + 5.0
         while child.process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        child.bury()
+        child.reap()

@@ -1,9 +1,9 @@
-"""Adapters on a frozen U-Net: the two voices of bootstrapped score distillation, for the memory of one network.
+"""Adapters on a frozen U-Net: the two of bootstrapped score distillation, for the memory of one network.
 
-The *personal* voice is the prior after it has learnt this object (DreamBooth), the *variational* voice the score of
+The *personal* adapter is the prior after it has learnt this object (DreamBooth), the *variational* adapter the score of
 the renders as they are now (ProlificDreamer). Each is a low-rank change of some layers (LoRA through PEFT, in fp32
 whatever the network's precision: in half precision such small steps are lost, issue B1) and an embedding of the camera
-that is added to that of the timestep. With neither voice the U-Net answers as before, bit by bit.
+that is added to that of the timestep. With neither adapter the U-Net answers as before, bit by bit.
 """
 
 import math
@@ -20,9 +20,9 @@ from dreamcraft3d.errors import MissingDependencyError
 from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.priors.base import Personalisable, ViewCondition
 
-__all__ = ["Adapters", "Voice", "VoiceName", "attached", "camera_vector"]
+__all__ = ["Adapter", "AdapterName", "Adapters", "attached", "camera_vector"]
 
-VoiceName = Literal["personal", "variational"]
+AdapterName = Literal["personal", "variational"]
 CAMERA = 16
 
 
@@ -31,7 +31,7 @@ def camera_vector(condition: ViewCondition) -> Float[Tensor, "B 16"]:
     return orbit(condition.elevation, condition.azimuth).c2w.flatten(1)
 
 
-class Voice:
+class Adapter:
     """One adapter: its layers in the U-Net by name, and its embedding of the camera."""
 
     def __init__(self, layers: Mapping[str, nn.Parameter], camera: nn.Sequential) -> None:
@@ -55,29 +55,29 @@ class Voice:
 
 
 class Adapters:
-    """Two voices on the U-Net of a prior; `speaking` chooses which one is heard. Remove them with `close`."""
+    """Two adapters on the U-Net of a prior; `using` chooses the active one. Remove them with `close`."""
 
-    def __init__(self, prior: Personalisable, ranks: Mapping[VoiceName, int], generator: torch.Generator) -> None:
+    def __init__(self, prior: Personalisable, ranks: Mapping[AdapterName, int], generator: torch.Generator) -> None:
         self.unet: Any = prior.unet
         self._camera: Float[Tensor, "B 16"] | None = None
-        self._voice: VoiceName | None = None
+        self._active: AdapterName | None = None
         width = int(self.unet.time_embedding.linear_2.out_features)
-        self.voices: dict[VoiceName, Voice] = {}
+        self.by_name: dict[AdapterName, Adapter] = {}
         for name, rank in ranks.items():
             layers = _add_layers(self.unet, name, rank, prior.adapted, generator)
-            self.voices[name] = Voice(layers, _camera_embedding(width, generator, self.unet.device))
+            self.by_name[name] = Adapter(layers, _camera_embedding(width, generator, self.unet.device))
         self._hook = self.unet.time_embedding.register_forward_hook(self._add_camera)
         self.unet.disable_adapters()
 
     @contextmanager
-    def speaking(self, voice: VoiceName | None, camera: Float[Tensor, "B 16"] | None = None) -> Iterator[None]:
-        """Lets one voice be heard (None: the prior as it was), told the cameras of the pictures that will be asked.
+    def using(self, adapter: AdapterName | None, camera: Float[Tensor, "B 16"] | None = None) -> Iterator[None]:
+        """Makes one adapter active (None: the prior as it was), told the cameras of the pictures that will be asked.
 
-        A backward pass belongs into the block too: PEFT freezes what is not heard, and recomputed activations
-        (gradient checkpointing) have to hear the same voice as before.
+        A backward pass belongs into the block too: PEFT freezes what is not active, and recomputed activations
+        (gradient checkpointing) have to go through the same adapter as before.
         """
-        before = self._voice, self._camera
-        self._choose(voice, camera)
+        before = self._active, self._camera
+        self._choose(adapter, camera)
         try:
             yield
         finally:
@@ -89,28 +89,28 @@ class Adapters:
         self.unet.unload_lora()  # puts the very layers back that the adapters wrapped
         self.unet.requires_grad_(False)
 
-    def _choose(self, voice: VoiceName | None, camera: Float[Tensor, "B 16"] | None) -> None:
+    def _choose(self, adapter: AdapterName | None, camera: Float[Tensor, "B 16"] | None) -> None:
         self._camera = camera
-        if voice == self._voice:
+        if adapter == self._active:
             return
-        self._voice = voice
-        if voice is None:
+        self._active = adapter
+        if adapter is None:
             self.unet.disable_adapters()
         else:
-            self.unet.set_adapter(voice)
+            self.unet.set_adapter(adapter)
             self.unet.enable_adapters()
 
     def _add_camera(self, module: nn.Module, inputs: object, embedding: Tensor) -> Tensor:
         """A branch of guidance repeats the batch of pictures, so their cameras are repeated as often."""
-        if self._voice is None or self._camera is None:
+        if self._active is None or self._camera is None:
             return embedding
         camera = self._camera.to(embedding.device, torch.float32)
-        term: Tensor = self.voices[self._voice].camera(camera)
+        term: Tensor = self.by_name[self._active].camera(camera)
         return embedding + term.repeat(len(embedding) // len(term), 1).to(embedding)
 
 
 @contextmanager
-def attached(prior: Personalisable, ranks: Mapping[VoiceName, int], generator: torch.Generator) -> Iterator[Adapters]:
+def attached(prior: Personalisable, ranks: Mapping[AdapterName, int], generator: torch.Generator) -> Iterator[Adapters]:
     """Adapters for the time of a block: a prior that serves the next run too must forget this object."""
     adapters = Adapters(prior, ranks, generator)
     try:
@@ -120,7 +120,7 @@ def attached(prior: Personalisable, ranks: Mapping[VoiceName, int], generator: t
 
 
 def _add_layers(
-    unet: Any, name: VoiceName, rank: int, adapted: tuple[str, ...], generator: torch.Generator
+    unet: Any, name: AdapterName, rank: int, adapted: tuple[str, ...], generator: torch.Generator
 ) -> dict[str, nn.Parameter]:
     """Low-rank layers B A with B = 0; A from our own random numbers, so that a resumed run begins alike."""
     try:
@@ -131,7 +131,7 @@ def _add_layers(
             "Install it with `pip install 'dreamcraft3d[models]'`, or set texture.bootstrap.form to none.",
         ) from error
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second voice, as intended
+        warnings.filterwarnings("ignore", message="Already found a `peft_config`")  # the second adapter, as intended
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(adapted)), adapter_name=name)
     layers = {key: p for key, p in unet.named_parameters() if "lora_" in key and f".{name}." in key}
     for key, parameter in layers.items():

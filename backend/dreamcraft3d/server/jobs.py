@@ -16,7 +16,7 @@ CRASH_WEIGHT losses: whoever kills a worker from outside may have nothing agains
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-__all__ = ["CRASH_WEIGHT", "MAX_LOSSES", "IllegalTransition", "Input", "Lifecycle", "State", "Wish", "step"]
+__all__ = ["CRASH_WEIGHT", "MAX_LOSSES", "IllegalTransition", "Input", "Lifecycle", "State", "Wish", "event_of", "step"]
 
 CRASH_WEIGHT = 14
 MAX_LOSSES = 42
@@ -123,3 +123,13 @@ def _obey(life: Lifecycle) -> Lifecycle | None:
     """Where a wish leads once nobody works on the job."""
     wished = {Wish.CANCEL: State.CANCELLED, Wish.PAUSE: State.PAUSED}.get(life.wish)
     return None if wished is None else Lifecycle(wished)
+
+
+def event_of(before: Lifecycle, after: Lifecycle) -> str | None:
+    """The type of event that tells a transition; None for one that nobody needs to hear of."""
+    if before.state is after.state:
+        asked = after.wish is not before.wish and after.wish is not Wish.NONE
+        return {Wish.PAUSE: "pausing", Wish.CANCEL: "cancelling"}[after.wish] if asked else None
+    if after.state is State.QUEUED:
+        return "resumed" if before.state is State.PAUSED else "queued"
+    return {State.RUNNING: "started"}.get(after.state, after.state.value)

@@ -15,10 +15,13 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LOGGERS", "JsonLines", "Redactor", "close_log", "open_log"]
+__all__ = ["LOGGERS", "JsonLines", "Redactor", "close_log", "log_tail", "open_log"]
 
 MEGABYTES = 4
 BACKUPS = 3
+LOG_LINES = 20
+"""Lines of a job's log that a message about it carries."""
+
 LOGGERS = ("dreamcraft3d", "uvicorn", "asyncio")
 """Whose records go into the file."""
 
@@ -96,3 +99,11 @@ def close_log(handler: logging.Handler) -> None:
     for name in LOGGERS:
         logging.getLogger(name).removeHandler(handler)
     handler.close()
+
+
+def log_tail(log: Path) -> list[str]:
+    """The last lines of a log, for a message."""
+    try:
+        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+    except OSError:
+        return []

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamcraft3d.presets import STAGES
-from dreamcraft3d.server.jobs import IllegalTransition, Input, Lifecycle, State, Wish, step
+from dreamcraft3d.server.jobs import IllegalTransition, Input, Lifecycle, State, Wish, event_of, step
 
 __all__ = ["Event", "Job", "Store", "UnknownJob"]
 
@@ -220,7 +220,7 @@ class Store:
                 return job
             error = error if life.state is State.FAILED else None
             self._save(db, job_id, life, error)
-            if (reported := report(job.life, life)) is not None:
+            if (reported := event_of(job.life, life)) is not None:
                 self._append(db, job_id, reported, {**(data or {}), **(error or {})})
             return self._read(db, job_id)
 
@@ -347,16 +347,6 @@ def distance(progress: Mapping[str, Any]) -> int:
     stage = progress.get("stage")
     place = STAGES.index(stage) if stage in STAGES else len(STAGES)
     return place * STEPS + int(progress.get("step", 0))
-
-
-def report(before: Lifecycle, after: Lifecycle) -> str | None:
-    """The type of event that tells a transition; None for one that nobody needs to hear of."""
-    if before.state is after.state:
-        asked = after.wish is not before.wish and after.wish is not Wish.NONE
-        return {Wish.PAUSE: "pausing", Wish.CANCEL: "cancelling"}[after.wish] if asked else None
-    if after.state is State.QUEUED:
-        return "resumed" if before.state is State.PAUSED else "queued"
-    return {State.RUNNING: "started"}.get(after.state, after.state.value)
 
 
 def _job(row: tuple[Any, ...]) -> Job:

@@ -29,6 +29,7 @@ from typing import IO, Any
 from dreamcraft3d.errors import Cancelled, DiskFullError, DreamCraftError, WorkspaceBusyError
 from dreamcraft3d.progress import Artifact, Event, Note, Progress, StageFinished, StageStarted, StepDone, Warned
 from dreamcraft3d.server.artifacts import ARTIFACTS
+from dreamcraft3d.server.logs import log_tail
 
 __all__ = ["Worker", "main"]
 
@@ -43,7 +44,6 @@ BUSY_SECONDS = 40.0
 """How long to wait for a predecessor that is still stopping in the same folder."""
 ORPHAN_SECONDS = 20.0
 """How long the worker of a service that is gone may take to its next step."""
-LOG_LINES = 20
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -283,14 +283,6 @@ def is_full(error: Exception) -> bool:
     """Whether the disk was full."""
     full = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
     return isinstance(error, DiskFullError) or (isinstance(error, OSError) and error.errno in full)
-
-
-def log_tail(log: Path) -> list[str]:
-    """The last lines of a log, for a message."""
-    try:
-        return log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    except OSError:
-        return []
 
 
 class logging_to:  # noqa: N801 - a context manager

@@ -1,8 +1,8 @@
 """The prior learns the object while the texture learns from the prior (bootstrapped score distillation).
 
 A round begins with the texture as it is: renders are noised and denoised by the prior, which improves them, and the
-personal voice learns these pictures, each with its own camera, and the reference picture. Then the texture is painted
-on, guided by that voice against the variational one, which learns the renders after every step. The next round starts
+personal adapter learns these pictures, each with its own camera, and the reference picture. Then the texture is painted
+on, guided by that adapter against the variational one, which learns the renders after every step. The next round starts
 from a better texture and adds less noise (method sections 6.6 and 6.7).
 
 Everything that learns is part of the stage's checkpoint. The adapters are taken off the prior in the end.
@@ -23,7 +23,7 @@ from dreamcraft3d.functional.cameras import Cameras, orbit
 from dreamcraft3d.functional.diffusion import add_noise
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.guidance import Distillation, distill_variationally, learn
-from dreamcraft3d.priors.adapters import Adapters, Voice, VoiceName, attached, camera_vector
+from dreamcraft3d.priors.adapters import Adapter, AdapterName, Adapters, attached, camera_vector
 from dreamcraft3d.priors.base import Personalisable
 from dreamcraft3d.priors.sampling import denoise
 from dreamcraft3d.stages.run import Stateful
@@ -74,7 +74,7 @@ def moments(config: TextureConfig, step: int) -> Moment:
 
 
 class Bootstrap:
-    """The voices of the prior, their optimisers, and the pictures that the personal voice learns.
+    """The adapters of the prior, their optimisers, and the pictures that the personal adapter learns.
 
     Attributes:
         weight: of this prior's opinion. others: the supervision without this prior.
@@ -90,18 +90,18 @@ class Bootstrap:
         self.weight = config.guidance.image_weight if two_d else config.guidance.view_weight
         self.others = replace(supervision, image_prior=None) if two_d else replace(supervision, view_prior=None)
         rates = {"personal": self._settings.lr_personal, "variational": self._settings.lr_variational}
-        self._optimisers = {name: _adam(voice, rates[name]) for name, voice in adapters.voices.items()}
+        self._optimisers = {name: _adam(adapter, rates[name]) for name, adapter in adapters.by_name.items()}
         self._album = Album(prior.encode(supervision.picture), self._settings.round_views)
 
     @property
     def parts(self) -> dict[str, Stateful]:
         """Everything that a checkpoint must hold; the reference picture heads the album and is saved with it."""
-        voices = {f"{name}_voice": voice for name, voice in self._adapters.voices.items()}
+        adapters = {f"{name}_adapter": adapter for name, adapter in self._adapters.by_name.items()}
         optimisers = {f"{name}_optimiser": optimiser for name, optimiser in self._optimisers.items()}
-        return {**voices, **optimisers, **({"album": self._album} if "personal" in self._adapters.voices else {})}
+        return {**adapters, **optimisers, **({"album": self._album} if "personal" in self._adapters.by_name else {})}
 
     def study(self, moment: Moment, render: RenderViews, generator: torch.Generator) -> float:
-        """One learning step of the personal voice; now and then, one of the round's pictures is made first."""
+        """One learning step of the personal adapter; now and then, one of the round's pictures is made first."""
         assert moment.learning is not None
         settings = self._settings
         due = moment.learning * settings.round_views // settings.round_steps
@@ -117,13 +117,13 @@ class Bootstrap:
     ) -> Distillation:
         """The prior's opinion of renders, against their own score; to be weighted."""
         t = timesteps(self._guidance, self._prior, len(rgba), fraction, generator)
-        condition, personal = self._supervision.condition(cameras), "personal" in self._adapters.voices
+        condition, personal = self._supervision.condition(cameras), "personal" in self._adapters.by_name
         return distill_variationally(
             self._prior, self._adapters, rgba, condition, t, cfg_scale=self._cfg, personal=personal, generator=generator
         )
 
     def follow(self, opinion: Distillation, cameras: Cameras, generator: torch.Generator) -> float:
-        """One learning step of the variational voice, on the renders that were just judged."""
+        """One learning step of the variational adapter, on the renders that were just judged."""
         return self._learn("variational", opinion.x, cameras, generator)
 
     @torch.no_grad()
@@ -138,26 +138,26 @@ class Bootstrap:
         noise = torch.randn(x.shape, generator=generator).to(x)
         x_t = add_noise(x, noise, prior.alphas_cumprod, torch.tensor([start], device=x.device))
         condition = self._supervision.condition(cameras)
-        voice: VoiceName | None = "personal" if settings.sampler == "personal" and round_index else None
+        adapter: AdapterName | None = "personal" if settings.sampler == "personal" and round_index else None
         steps = max(int(settings.sampling_steps * strength), 1)
-        with self._adapters.speaking(voice, camera_vector(condition)):
+        with self._adapters.using(adapter, camera_vector(condition)):
             better = denoise(prior, x_t, condition, start=start, steps=steps, cfg_scale=settings.sampling_cfg)
         self._album.put(slot + 1, torch.where(torch.isfinite(better), better, x), cameras)
 
-    def _learn(self, voice: VoiceName, x: Tensor, cameras: Cameras, generator: torch.Generator) -> float:
+    def _learn(self, adapter: AdapterName, x: Tensor, cameras: Cameras, generator: torch.Generator) -> float:
         """A clipped step of AdamW; a loss that is not finite teaches nothing. Returns the loss."""
-        optimiser, voice_parameters = self._optimisers[voice], self._adapters.voices[voice].parameters()
+        optimiser, parameters = self._optimisers[adapter], self._adapters.by_name[adapter].parameters()
         optimiser.zero_grad(set_to_none=True)
         loss = learn(
             self._prior,
             self._adapters,
-            voice,
+            adapter,
             x,
             self._supervision.condition(cameras),
             dropout=self._settings.dropout,
             generator=generator,
         )
-        norm = torch.nn.utils.clip_grad_norm_(voice_parameters, 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         if bool(torch.isfinite(loss)) and bool(torch.isfinite(norm)):
             optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -202,7 +202,7 @@ class Album:
 def bootstrapping(
     supervision: Supervision, config: TextureConfig, generator: torch.Generator
 ) -> Iterator[Bootstrap | None]:
-    """The voices of the stage's prior for the time of a block; None where the stage has none.
+    """The adapters of the stage's prior for the time of a block; None where the stage has none.
 
     Raises:
         ConfigError: the prior cannot learn. MissingDependencyError: peft is not installed.
@@ -219,7 +219,7 @@ def bootstrapping(
             f"The prior {getattr(prior, 'name', prior)} cannot learn an object.",
             "Set texture.bootstrap.form to none, or choose another prior for the texture.",
         )
-    ranks: dict[VoiceName, int] = {"variational": settings.variational_rank}
+    ranks: dict[AdapterName, int] = {"variational": settings.variational_rank}
     if settings.form == "bsd":
         ranks = {"personal": settings.personal_rank, **ranks}
     with attached(prior, ranks, generator) as adapters:
@@ -235,5 +235,5 @@ def _spread_view(slot: int, views: int, guidance: GuidanceConfig, generator: tor
     return orbit(torch.deg2rad(torch.tensor(tilt)), 2.0 * torch.pi * azimuth)
 
 
-def _adam(voice: Voice, lr: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(voice.parameters(), lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.01)
+def _adam(adapter: Adapter, lr: float) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(adapter.parameters(), lr=lr, betas=(0.9, 0.99), eps=1e-8, weight_decay=0.01)

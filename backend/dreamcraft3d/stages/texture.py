@@ -106,7 +106,7 @@ class Easel:
         bootstrap: Bootstrap | None,
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """Novel views, judged by the priors; a variational voice then learns what it has just judged."""
+        """Novel views, judged by the priors; a variational adapter then learns what it has just judged."""
         config, guidance = self._config, self._config.guidance
         cameras = self._supervision.novel_views(guidance, index, fraction, generator)
         rgba = self.render_views(cameras)

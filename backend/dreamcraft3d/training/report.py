@@ -21,7 +21,7 @@ from dreamcraft3d.priors.bundled import BundledPrior
 from dreamcraft3d.priors.sampling import sample
 from dreamcraft3d.training.dataset import SIZE, Batch, held_out
 from dreamcraft3d.training.render import render_rgba
-from dreamcraft3d.training.shapes import make_object
+from dreamcraft3d.training.shapes import HELD_OUT, make_object
 
 Picture = Float[Tensor, "B H W 4"]
 ONE_STEP = 700
@@ -84,7 +84,7 @@ def one_step(prior: DiffusionPrior, truth: Picture, condition: ViewCondition, ge
 
 
 def _another(seed: int, condition: ViewCondition) -> Picture:
-    solid = make_object((seed + 1) % 1000).solid
+    solid = make_object((seed + 1) % HELD_OUT).solid
     return render_rgba(solid, orbit(condition.elevation, condition.azimuth), size=SIZE, supersampling=3)
 
 
