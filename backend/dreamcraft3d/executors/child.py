@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 
 WORKER = (sys.executable, "-m", "dreamcraft3d.server.worker")
 Message = dict[str, Any]
+LOOK_SECONDS = 0.5
+"""Shortest time between two looks at the processes of a worker."""
 WORK = 0.05
 """Seconds of processor time that count as a sign of life: far more than heartbeats need."""
 SHORT_OF_MEMORY = 0.05
@@ -66,6 +68,7 @@ class Child:
     short: bool = False
     ooms: int = field(default_factory=lambda: oom_kills())
     _work: float = 0.0
+    _looked: float = 0.0
 
     def run(self, job: str, order: Message) -> None:
         """Gives it a job."""
@@ -97,11 +100,15 @@ class Child:
         kill_group(self.process.pid)
 
     def look(self) -> None:
-        """Takes note of processor time, and of memory that runs short."""
+        """Takes note of processor time, and of memory that runs short; now and then, for it costs milliseconds."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
         self.short = memory_is_short()
         work = processor_seconds(self.process.pid)
         if abs(work - self._work) > WORK:
-            self._work, self.lively = work, time.monotonic()
+            self._work, self.lively = work, now
 
     def spare(self) -> None:
         """We slept ourselves: what it said meanwhile has not been read yet."""

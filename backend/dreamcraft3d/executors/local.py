@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 SILENCE_SECONDS = 30.0
 GRACE_SECONDS = 20.0
 TICK_SECONDS = 1.0
+CHECKPOINT_SECONDS = 5.0
+"""Between two checkpoints of the database, seconds."""
 IDLE_SECONDS = 600.0
 """How long a worker without a job keeps its priors warm."""
 RETRY_SECONDS = 60.0
@@ -59,7 +61,7 @@ class LocalExecutor:
         self._child: Child | None = None
         self._leftover: Leftover | None = None
         self._was_full = True  # jobs that an earlier service paused for the disk are looked at once
-        self._turned = time.monotonic()
+        self._turned = self._checkpointed = time.monotonic()
         self._thread: threading.Thread | None = None
 
     # --- what the service calls ---------------------------------------------------------------------
@@ -133,6 +135,9 @@ class LocalExecutor:
         if not self._stopping:
             self._disk()
             self._next()
+        if self._turned - self._checkpointed > CHECKPOINT_SECONDS:
+            self._checkpointed = self._turned
+            self._store.checkpoint()
 
     def _watch(self, child: Child, now: float) -> None:
         """Passes wishes on, and ends a worker that is silent, hangs or does not listen."""

@@ -49,15 +49,21 @@ Action = Literal["cancel", "pause", "resume", "retry"]
     status_code=201,
     responses={200: {"model": JobView, "description": "the job of this client_key, which was there already"}},
 )
-def submit(request: JobRequest, service: CurrentService, response: Response) -> JobView:
+async def submit(request: JobRequest, service: CurrentService, response: Response) -> JobView:
     """Stores a job durably and queues it. Sending the same `client_key` again gives the same job."""
+    view, new = await to_thread.run_sync(submitted, service, request)
+    response.status_code = 201 if new else 200
+    return view
+
+
+def submitted(service: Service, request: JobRequest) -> tuple[JobView, bool]:
+    """The job of a request, and whether it is a new one; takes as long as the disk."""
     check_job(request, service.uploads, service.store)
     stored = request.model_dump(mode="json", exclude={"priority", "client_key", *FILES})
     stored["files"] = {name: upload for name in FILES if (upload := getattr(request, name)) is not None}
     job, new = service.store.submit(stored, priority=request.priority, client_key=request.client_key)
-    response.status_code = 201 if new else 200
     service.executor.poke()
-    return job_view(service, job)
+    return job_view(service, job), new
 
 
 @router.get("/v1/jobs")
@@ -123,7 +129,7 @@ async def events(
     """What happened to a job after event number `since`; waits for it, if asked to."""
     deadline = time.monotonic() + wait
     while True:
-        view, job = await to_thread.run_sync(news, service, job_id, since, limit)
+        view, job = news(service, job_id, since, limit)  # at once: a change of threads costs more than it reads
         left = deadline - time.monotonic()
         if view.events or left <= 0.0 or job.life.state.over or not await patience(service, job_id, since, left):
             return view

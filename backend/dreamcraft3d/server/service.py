@@ -17,6 +17,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +33,7 @@ from starlette.types import ASGIApp
 from dreamcraft3d import __version__
 from dreamcraft3d.errors import ConfigError, OutputError
 from dreamcraft3d.executors.local import LocalExecutor
+from dreamcraft3d.server.admission import checked_config
 from dreamcraft3d.server.app import create_app
 from dreamcraft3d.server.hosting import Service
 from dreamcraft3d.server.jobs import State
@@ -53,6 +55,10 @@ logger = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 CLAIM_SECONDS = 30.0
 """How long to wait for a service that is just starting or stopping."""
+
+SWITCH_SECONDS = 0.001
+"""How long a thread of ours may keep the interpreter while another one waits: less than the usual 5 ms, because
+answers wait, and what threads do here is short."""
 
 DRAIN_SECONDS = 3
 """How long answers that are under way may take when the service stops."""
@@ -133,6 +139,7 @@ def check_same_data(running: ServiceState, paths: ServicePaths) -> None:
 
 def run(options: ServeOptions, paths: ServicePaths, announce: Announce) -> None:
     """The life of a service that has its folders for itself."""
+    sys.setswitchinterval(SWITCH_SECONDS)
     listener = listening_socket(options)
     host, port = listener.getsockname()[:2]
     token, boot_id = new_token(), secrets.token_hex(8)
@@ -152,7 +159,7 @@ def run(options: ServeOptions, paths: ServicePaths, announce: Announce) -> None:
             announce(Announcement("ready", state, paths.state_file))
             logger.info("version %s listens on %s, started by %s", __version__, state.address, options.started_by)
             executor.start()
-            threading.Thread(target=tidy, args=(service,), name="tidy", daemon=True).start()
+            threading.Thread(target=settle_in, args=(service,), name="settling in", daemon=True).start()
 
         app = create_app(service, token=token, hosts=host_rule(options))
         Server(app, service, ready, idle_minutes=options.idle_minutes).run(sockets=[listener])
@@ -237,6 +244,22 @@ class Server(uvicorn.Server):
             return False
         store = self._service.store
         return store.count(State.RUNNING) == 0 and store.count(State.QUEUED) == 0
+
+
+def settle_in(service: Service) -> None:
+    """What can wait until the service has answered for the first time, so that it is ready sooner."""
+    warm_up()
+    tidy(service)
+
+
+def warm_up() -> None:
+    """The first job would wait for the import of the picture library and the first use of the configuration."""
+    import PIL.Image
+
+    import dreamcraft3d.stages.pictures  # noqa: F401 - the import is the purpose
+
+    PIL.Image.init()
+    checked_config("preview", {})
 
 
 def tidy(service: Service) -> None:
