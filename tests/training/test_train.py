@@ -10,7 +10,7 @@ from dreamcraft3d.priors.bundled import BundledPrior
 from dreamcraft3d.priors.network import BundledNetwork
 from dreamcraft3d.training.dataset import World, world_folder, write_shard
 from dreamcraft3d.training.report import held_out_figures, sample_sheet
-from dreamcraft3d.training.train import Trainer, TrainSettings, draw_timesteps, export_weights, train
+from dreamcraft3d.training.train import Trainer, TrainSettings, draw_timesteps, export_weights, train, write_weights
 
 TINY = TrainSettings(steps=8, batch=4, targets=2, warm_up=2, shards=1, learning_rate=2e-3, bfloat16=False)
 
@@ -50,6 +50,19 @@ def test_resuming_is_exact(world: World, tmp_path: Path) -> None:
     assert [second.train_step(world.batch(4, second.generator)) for _ in range(2)] == straight[2:]
     for a, b in zip(whole.ema.parameters(), second.ema.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_another_machine_goes_on_from_weights(world: World, tmp_path: Path) -> None:
+    first, second = (Trainer(TINY, network=tiny_network()) for _ in range(2))
+    for _ in range(3):
+        first.train_step(world.batch(4, first.generator))
+    write_weights(first.ema, tmp_path / "weights.safetensors", step=3, seconds=60.0)
+    second.start_from(tmp_path / "weights.safetensors")
+    assert (second.step, second.seconds) == (3, 60.0)
+    for here, there in zip(second.network.parameters(), first.ema.parameters(), strict=True):
+        assert torch.equal(here, there.half().float())
+    second.train_step(world.batch(4, second.generator))
+    assert second.optimiser.param_groups[0]["lr"] < 0.6 * TINY.learning_rate, "a new optimiser warms up"
 
 
 def test_workers_share_the_batch(world: World) -> None:

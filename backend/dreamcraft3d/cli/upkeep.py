@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from dreamcraft3d.cli.shell import Json, app, console, failing_politely, finish
+from dreamcraft3d.cli.shell import Json, app, check_file, console, failing_politely, finish
 from dreamcraft3d.errors import InputError
 
 
@@ -45,6 +45,7 @@ def train_prior(
     minutes: Annotated[float, typer.Option(min=0.0, help="Training time.")] = 90.0,
     folder: Annotated[Path | None, typer.Option(help="Where pictures, checkpoints and logs go.")] = None,
     export: Annotated[Path | None, typer.Option(help="A second place for the weights.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Weights to go on from where there is no checkpoint.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     as_json: Json = False,
@@ -59,5 +60,9 @@ def train_prior(
             console.print(json.dumps(record), highlight=False, markup=False, soft_wrap=True)
 
         place = folder or DEFAULT_FOLDER
-        weights = train(minutes=minutes, resume=not fresh, folder=place, export=export, device=device, on_log=show)
+        if start is not None:
+            check_file(start)
+        weights = train(
+            minutes=minutes, resume=not fresh, folder=place, start=start, export=export, device=device, on_log=show
+        )
         finish({"ok": True, "weights": str(weights)}, as_json=as_json, lines=[str(weights)])

@@ -45,8 +45,12 @@ class _Views:
 
 
 class BundledPrior:
-    """The bundled network as a `DiffusionPrior`."""
+    """The bundled network as a `DiffusionPrior`.
 
+    `trained`: steps and seconds of its training, where its file knows them.
+    """
+
+    trained: tuple[int, float] = (0, 0.0)
     name = "bundled"
     image_size = 64
     contents = frozenset[Content]({"rgba"})
@@ -74,7 +78,9 @@ class BundledPrior:
             )
         try:
             with safe_open(str(file), framework="pt") as archive:
-                network = network_of(json.loads(archive.metadata()["network"]))
+                record = json.loads(archive.metadata()["network"])
+                trained = record.pop("trained", {})
+                network = network_of(record)
                 names = archive.keys()
                 network.load_state_dict({name: archive.get_tensor(name).float() for name in names})
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -82,7 +88,9 @@ class BundledPrior:
                 f"these are not weights of the bundled prior: {file.name}",
                 remedy="use a file written by this version's `dreamcraft3d train-prior`, or reinstall the package",
             ) from error
-        return cls(network).to(device)
+        prior = cls(network).to(device)
+        prior.trained = (trained.get("step", 0), trained.get("seconds", 0.0))
+        return prior
 
     def to(self, device: torch.device | str) -> "BundledPrior":
         """Moves the network; returns itself."""

@@ -11,7 +11,8 @@ and the gradients added in a fixed order. A barrier per step instead of one per 
 machine busy. Convolutions run in bfloat16 where the processor has the instructions for it.
 
 A run is a folder: `world-N/` (cached pictures), `checkpoint.pt` (resumes exactly), `log.jsonl`, `sheet-*.png`,
-`bundled.safetensors`.
+`bundled.safetensors`. Weights carry the time that they were trained for: where there is no checkpoint, on another
+machine, a run can go on from weights with an optimiser of its own.
 """
 
 import argparse
@@ -95,6 +96,7 @@ class Trainer:
         )
         self.generator = torch.Generator().manual_seed(settings.seed)
         self.step, self.seconds = 0, 0.0
+        self._cold = 0  # the step at which the optimiser knew nothing
         fast = self.device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
         self._narrow = fast if settings.bfloat16 is None else settings.bfloat16
         workers = settings.workers if self.device.type == "cpu" else 1
@@ -116,7 +118,7 @@ class Trainer:
 
     def train_step(self, batch: Batch) -> float:
         """One optimiser step; returns the loss."""
-        rate = self.settings.learning_rate * min(1.0, (self.step + 1) / self.settings.warm_up)
+        rate = self.settings.learning_rate * min(1.0, (self.step - self._cold + 1) / self.settings.warm_up)
         for group in self.optimiser.param_groups:
             group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * min(self.progress, 1.0)))
         shares = self._shares(batch, len(self._replicas))
@@ -155,7 +157,7 @@ class Trainer:
         state = {
             "network": self.network.state_dict(), "settings": self.network.settings, "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
-            "step": self.step, "seconds": self.seconds, "training": asdict(self.settings),
+            "step": self.step, "seconds": self.seconds, "cold": self._cold, "training": asdict(self.settings),
         }  # fmt: skip
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
@@ -168,7 +170,15 @@ class Trainer:
         self.ema.load_state_dict(state["ema"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self._cold = state["step"], state["seconds"], state["cold"]
+
+    def start_from(self, weights: Path) -> None:
+        """Goes on from exported weights, and counts the time that they were trained for."""
+        prior = BundledPrior.load(weights)
+        self.network.load_state_dict(prior.network.state_dict())
+        self.ema.load_state_dict(self.network.state_dict())
+        self.step, self.seconds = prior.trained
+        self._cold = self.step
 
 
 def share_loss(
@@ -228,6 +238,7 @@ def train(
     minutes: float = 90.0,
     resume: bool = True,
     folder: Path = DEFAULT_FOLDER,
+    start: Path | None = None,
     export: Path | None = None,
     settings: TrainSettings | None = None,
     device: str = "cpu",
@@ -238,6 +249,7 @@ def train(
     Args:
         minutes: training time in all; a resumed run counts what it has used before.
         resume: go on from `folder`/checkpoint.pt where there is one.
+        start: weights to go on from where there is no checkpoint.
         folder: pictures (drawn first where missing), checkpoint, log and sheets.
         export: a second place for the weights, renewed at every checkpoint.
         settings: everything else; its `minutes` give way to the argument.
@@ -252,6 +264,9 @@ def train(
     trainer, checkpoint = Trainer(settings, device=device), folder / "checkpoint.pt"
     if resume and checkpoint.exists():
         trainer.load(checkpoint)
+    elif start is not None:
+        trainer.start_from(start)
+    if trainer.step:
         logger.info("resuming at step %d, %.1f minutes", trainer.step, trainer.seconds / 60.0)
     targets = [folder / WEIGHTS, *([export] if export else [])]
     _loop(trainer, World(cache), folder, targets, on_log)
@@ -291,7 +306,7 @@ def _loop(
 def _save(trainer: Trainer, checkpoint: Path, targets: list[Path]) -> None:
     trainer.save(checkpoint)
     for target in targets:
-        write_weights(trainer.ema, target)
+        write_weights(trainer.ema, target, step=trainer.step, seconds=trainer.seconds)
 
 
 def _judge(trainer: Trainer, folder: Path, on_log: Callable[[dict[str, Any]], None] | None) -> None:
@@ -311,14 +326,19 @@ def _log(folder: Path, on_log: Callable[[dict[str, Any]], None] | None, record: 
         on_log(record)
 
 
-def write_weights(network: BundledNetwork, path: Path) -> None:
-    """The network as a safetensors file: fp16 weights, its settings as metadata; written to the side and renamed."""
+def write_weights(network: BundledNetwork, path: Path, *, step: int = 0, seconds: float = 0.0) -> None:
+    """The network as a safetensors file: fp16 weights; as metadata its settings, and how long it was trained for.
+
+    Written to the side and renamed.
+    """
     from safetensors.torch import save_file
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     tensors = {name: tensor.detach().half().contiguous().cpu() for name, tensor in network.state_dict().items()}
-    save_file(tensors, str(temporary), metadata={"network": json.dumps(network.settings)})
+    # One key, because the library writes several ones in no fixed order.
+    record = {**network.settings, "trained": {"step": step, "seconds": round(seconds, 1)}}
+    save_file(tensors, str(temporary), metadata={"network": json.dumps(record)})
     temporary.chmod(0o644)
     temporary.replace(path)
 
@@ -328,7 +348,7 @@ def export_weights(checkpoint: Path, path: Path) -> Path:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = network_of(state["settings"])
     network.load_state_dict(state["ema"])
-    write_weights(network, path)
+    write_weights(network, path, step=state["step"], seconds=state["seconds"])
     return path
 
 
@@ -350,6 +370,7 @@ def main() -> None:
         "--export-only", action="store_true", help="write the checkpoint's weights to --export and stop"
     )
     parser.add_argument("--fresh", action="store_true", help="do not resume")
+    parser.add_argument("--start", type=Path, help="weights to go on from where there is no checkpoint")
     parser.add_argument("--workers", type=int, default=2)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -357,8 +378,8 @@ def main() -> None:
         export_weights(arguments.folder / "checkpoint.pt", arguments.export)
         return
     settings = TrainSettings(workers=arguments.workers)
-    train(minutes=arguments.minutes, resume=not arguments.fresh, folder=arguments.folder, export=arguments.export,
-          settings=settings)  # fmt: skip
+    train(minutes=arguments.minutes, resume=not arguments.fresh, folder=arguments.folder, start=arguments.start,
+          export=arguments.export, settings=settings)  # fmt: skip
 
 
 if __name__ == "__main__":
