@@ -117,13 +117,17 @@ def demo() -> int:
     return code
 
 
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""The quick tests run in a process per core; the slow ones keep the cores to themselves."""
+
+
 def test(words: Sequence[str], *, fast: bool) -> int:
     """The whole suite, the quick part first; stops at the first part that fails."""
     install(DEVELOP)
     install_validator()
-    for marker in ["not slow"] if fast else ["not slow", "slow"]:
+    for marker, manner in [("not slow", SIDE_BY_SIDE)] if fast else [("not slow", SIDE_BY_SIDE), ("slow", [])]:
         say(f"tests that are {marker}")
-        code = run(["-m", "pytest", "-m", marker, *words])
+        code = run(["-m", "pytest", "-m", marker, *manner, *words])
         if code not in (0, 5):  # 5: none was selected
             return code
     return 0
