@@ -2,7 +2,9 @@
 
 import pytest
 
-from dreamcraft3d.evaluation.bench_service import Figure, Times, measure_service
+from dreamcraft3d.evaluation.bench import Figure
+from dreamcraft3d.evaluation.bench_prior import measure_prior
+from dreamcraft3d.evaluation.bench_service import Times, measure_service
 
 
 def test_the_99th_percentile_is_what_one_in_a_hundred_exceeds():
@@ -15,6 +17,12 @@ def test_the_99th_percentile_is_what_one_in_a_hundred_exceeds():
 def test_a_figure_that_nothing_is_wanted_of_is_good():
     assert Figure("rate", 1.0, "1/s").good
     assert not Figure("ready", 1.01, "s", 1.0).good
+
+
+def test_the_bundled_prior_is_timed():
+    figures = measure_prior(repeats=2)
+    assert [figure.name for figure in figures] == ["loading", "known reference", "new reference"]
+    assert all(figure.value > 0.0 and figure.wanted for figure in figures)
 
 
 @pytest.mark.slow

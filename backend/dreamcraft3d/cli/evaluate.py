@@ -1,7 +1,7 @@
 """`dreamcraft3d evaluate`, `ablate` and `bench`: measuring."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from dreamcraft3d.cli.shell import (
 )
 from dreamcraft3d.errors import InputError
 from dreamcraft3d.terminal import reporting
+
+if TYPE_CHECKING:
+    from dreamcraft3d.evaluation.bench import Figure
 
 evaluations = typer.Typer(
     help="Score runs and priors against known answers.", invoke_without_command=True, no_args_is_help=True
@@ -203,15 +206,19 @@ def ablate(
 
 @app.command()
 def bench(
-    what: Annotated[Literal["kernels", "service"], typer.Argument(help="What to time.")] = "kernels",
+    what: Annotated[Literal["kernels", "prior", "service"], typer.Argument(help="What to time.")] = "kernels",
     queued: Annotated[int, typer.Option(min=1, help="Jobs in the service's queue.")] = 10_000,
     seconds: Annotated[float, typer.Option(min=1.0, help="How long the service is under load.")] = 40.0,
     as_json: Json = False,
 ) -> None:
-    """Time each kernel beside its slow twin; or the service with a long queue and a job computing beside it."""
+    """Time each kernel beside its slow twin; the bundled prior; or the service with a long queue and a busy worker."""
     with failing_politely(None, as_json=as_json):
         if what == "kernels":
             bench_kernels(as_json=as_json)
+        elif what == "prior":
+            from dreamcraft3d.evaluation.bench_prior import measure_prior
+
+            finish_figures(measure_prior(), as_json=as_json)
         else:
             bench_service(queued, seconds, as_json=as_json)
 
@@ -234,6 +241,11 @@ def bench_service(queued: int, seconds: float, *, as_json: bool) -> None:
     figures = measure_service(
         queued=queued, seconds=seconds, say=lambda text: console.print(text, highlight=False, markup=False)
     )
+    finish_figures(figures, as_json=as_json)
+
+
+def finish_figures(figures: list["Figure"], *, as_json: bool) -> None:
+    """Shows each figure beside what is wanted of it."""
     lines = []
     for figure in figures:
         wanted = "" if figure.wanted is None else f"(wanted: {figure.wanted:g}{'' if figure.good else ', MISSED'})"

@@ -20,6 +20,21 @@ class BenchRow:
     detail: str = ""
 
 
+@dataclass(frozen=True)
+class Figure:
+    """One measured figure beside what is wanted (at most)."""
+
+    name: str
+    value: float
+    unit: str
+    wanted: float | None = None
+    detail: str = ""
+
+    @property
+    def good(self) -> bool:
+        return self.wanted is None or self.value <= self.wanted
+
+
 def compare(
     name: str, ours: Callable[[], object], twin: Callable[[], object], repeats: int = 5, *, detail: str = ""
 ) -> BenchRow:

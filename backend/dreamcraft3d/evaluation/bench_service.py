@@ -25,12 +25,13 @@ import psutil
 from PIL import Image, ImageDraw
 
 from dreamcraft3d.errors import OutputError
+from dreamcraft3d.evaluation.bench import Figure
 from dreamcraft3d.server.client import ServiceClient
 from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.state_file import ServiceState
 from dreamcraft3d.server.store import Store
 
-__all__ = ["Figure", "measure_service"]
+__all__ = ["measure_service"]
 
 CLIENTS = 8
 SUBMIT_EVERY, POLL_EVERY = 0.5, 0.3
@@ -38,21 +39,6 @@ SUBMIT_EVERY, POLL_EVERY = 0.5, 0.3
 
 STARTS = 5
 MIB = 1 << 20
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured figure beside what is wanted (at most)."""
-
-    name: str
-    value: float
-    unit: str
-    wanted: float | None = None
-    detail: str = ""
-
-    @property
-    def good(self) -> bool:
-        return self.wanted is None or self.value <= self.wanted
 
 
 @dataclass
