@@ -49,7 +49,14 @@ def finished(installer: Installer, seconds: float = 120.0) -> Installer:
     return installer
 
 
+@pytest.fixture
+def bare_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's shell may have the real backend on its path."""
+    monkeypatch.setenv("PATH", os.defpath)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("bare_path")
 def test_installs_beside_blender_resumes_and_is_removed(tmp_path: Path) -> None:
     folder, source = tmp_path / "place" / "backend", wheel(tmp_path)
     assert packed_wheel(tmp_path) == source
@@ -71,6 +78,7 @@ def test_installs_beside_blender_resumes_and_is_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("bare_path")
 def test_a_broken_backend_is_named_and_not_taken_for_installed(tmp_path: Path) -> None:
     folder = tmp_path / "place" / "backend"
     broken = wheel(tmp_path, "raise ImportError('torch')")

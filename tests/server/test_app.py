@@ -104,7 +104,6 @@ def test_the_same_key_gives_the_same_job(hosted: Hosted):
     ("change", "field", "word"),
     [
         ({"colour": "red"}, "colour", "no field"),
-        ({"kind": "refine"}, "kind", "refine"),
         ({"kind": "banana"}, "kind", "refine"),
         ({"picture": "../../etc/passwd"}, "picture", "pattern"),
         ({"picture": "0" * 64}, "picture", "does not have"),

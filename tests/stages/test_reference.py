@@ -61,6 +61,16 @@ def test_object_is_centred_and_fills_nine_tenths(tmp_path, size):
     assert (bottom - top) / (right - left) == pytest.approx(2 / 3, abs=0.04)
 
 
+def test_the_frame_says_where_the_canvas_lies_in_the_picture(tmp_path):
+    path = rgba_file(tmp_path / "a.png")
+    view, opacity = load_reference(path, ReferenceConfig(size=128)), np.asarray(Image.open(path))[..., 3] > 127
+    left, top, side = (part * opacity.shape[1] for part in view.frame)
+    scale = side / 128.0
+    edges = zip((top, top, left, left), box_of(view.mask.numpy()), strict=True)
+    found = [offset + scale * edge for offset, edge in edges]
+    assert found == pytest.approx(list(box_of(opacity)), abs=1.5 * scale)
+
+
 def test_rgba_is_premultiplied_and_colour_bleeds_outwards(tmp_path):
     view = load_reference(rgba_file(tmp_path / "a.png"), CONFIG)
     assert (view.rgba[..., :3] <= view.rgba[..., 3:]).all()

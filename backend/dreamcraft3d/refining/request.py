@@ -170,6 +170,7 @@ def configured_by(header: Header, settings: Mapping[str, Any] | None = None) -> 
     policies = header.policies
     asked = {
         "seed": header.seed,
+        "prompt": header.prompt or None,
         "refine.strength": header.strength,
         "reference.elevation": header.elevation,
         "refine.overlap": policies.overlap,

@@ -4,7 +4,7 @@ What comes in is already well formed (`protocol`); here it is compared with the 
 on this machine and the length of the queue. Every refusal names its field.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from dreamcraft3d.server.answers import ServiceError
 from dreamcraft3d.server.jobs import State
 from dreamcraft3d.server.protocol import JobRequest, ReferenceRequest
 from dreamcraft3d.server.store import Store
-from dreamcraft3d.server.uploads import Uploads, check_upload_picture
+from dreamcraft3d.server.uploads import Uploads, check_upload_mesh, check_upload_picture
 
 __all__ = ["MAX_MEGAPIXELS", "MAX_WAITING", "PATH_SETTINGS", "check_job", "checked_config", "missing_models"]
 
@@ -38,14 +38,9 @@ PICTURES = ("picture", "mask", "depth", "normal")
 
 def check_job(request: JobRequest, uploads: Uploads, store: Store) -> None:
     """Raises ``ServiceError`` for a request that cannot become a job."""
-    if request.kind == "refine":
-        message = "This version of the service cannot refine meshes yet."
-        raise ServiceError(422, "not_supported", message, "Send a job of the kind generate.", field="kind")
-    if request.mesh is not None:
-        message = "Only jobs of the kind refine take a mesh."
-        raise ServiceError(422, "bad_field", message, "Leave it out.", field="mesh")
     config = checked_config(request.preset, request.settings)
     check_files(request, uploads, config)
+    check_kind(request, uploads)
     if missing := missing_models(config):
         message = f"The preset needs models that are not on this machine: {', '.join(missing)}."
         hint = f"Run `dreamcraft3d models download {' '.join(missing)}`, or choose the preset preview."
@@ -54,6 +49,31 @@ def check_job(request: JobRequest, uploads: Uploads, store: Store) -> None:
     if store.count() >= MAX_WAITING and store.count(State.QUEUED) >= MAX_WAITING:
         message = f"{MAX_WAITING} jobs are waiting already."
         raise ServiceError(429, "queue_full", message, "Cancel some, or wait.")
+
+
+def check_kind(request: JobRequest, uploads: Uploads) -> None:
+    """Raises ``ServiceError`` if a field is missing that this kind of job needs, or there that it does not take."""
+    if request.kind == "generate":
+        if request.picture is None:
+            raise ServiceError(422, "missing_field", "A generation needs a picture.", "Upload one.", field="picture")
+        refuse(request, ("mesh", "slots"), "Only jobs of the kind refine take this.")
+        return
+    refuse(request, ("mask", "depth", "normal"), "A refinement does not take this.")
+    if request.mesh is None:
+        raise ServiceError(422, "missing_field", "A refinement needs a mesh.", "Upload one.", field="mesh")
+    path = uploads.find(request.mesh)
+    if path is None:
+        message = "The service does not have the mesh (it may have been tidied away)."
+        raise ServiceError(422, "unknown_upload", message, "Upload it again.", field="mesh")
+    if check_upload_mesh(path, field="mesh") == "request":
+        refuse(request, ("picture", "slots"), "The parts of a refine request say this themselves.")
+
+
+def refuse(request: JobRequest, fields: Sequence[str], why: str) -> None:
+    """Raises ``ServiceError`` for the first of these fields that is there."""
+    for field in fields:
+        if getattr(request, field):
+            raise ServiceError(422, "bad_field", why, "Leave it out.", field=field)
 
 
 def checked_config(preset: str, settings: Mapping[str, Any]) -> GenerateConfig:

@@ -8,9 +8,12 @@ from dreamcraft3d.presets import STAGES
 __all__ = ["ARTIFACTS", "Artifact", "artifact_path", "artifacts_in"]
 
 WEBP, GLB, PNG, JSON, TEXT = "image/webp", "model/gltf-binary", "image/png", "application/json", "text/plain"
+ZIP = "application/zip"
 
 ARTIFACTS: dict[str, str] = {
     "result.glb": GLB,
+    "result.zip": ZIP,
+    "result.json": JSON,
     "turntable.png": PNG,
     "report.json": JSON,
     "mask.png": PNG,

@@ -22,7 +22,7 @@ from dreamcraft3d.server.store import Store
 
 __all__ = ["CAPABILITIES", "describe_service", "settings_schema"]
 
-CAPABILITIES = ("generate",)
+CAPABILITIES = ("generate", "refine")
 """Kinds of jobs."""
 
 TIMELESS = {"seed", "reference.elevation"}

@@ -69,8 +69,8 @@ class JobRequest(Asked):
     kind: Literal["generate", "refine"] = "generate"
     name: Annotated[str, Field(max_length=120)] = ""
     """what people call it"""
-    picture: UploadId
-    """PNG, JPEG, WebP, TIFF or BMP of one object"""
+    picture: UploadId | None = None
+    """PNG, JPEG, WebP, TIFF or BMP of one object; a generation needs one, a refinement may have one"""
     mask: UploadId | None = None
     """where the object is: white on black, of the picture's size"""
     depth: UploadId | None = None
@@ -78,7 +78,9 @@ class JobRequest(Asked):
     normal: UploadId | None = None
     """normal map in view space"""
     mesh: UploadId | None = None
-    """the mesh to refine"""
+    """what to refine: a GLB file, or a ZIP file with the parts of a refine request (its picture is then inside)"""
+    slots: Annotated[list[Annotated[int, Field(ge=0, lt=2**15)]], Field(max_length=1000)] = []
+    """materials of a GLB file to repaint; none = all that have texture coordinates"""
     preset: Annotated[str, Field(max_length=40)] = "preview"
     settings: Annotated[dict[str, Setting], Field(max_length=500)] = {}
     """changes to the preset, by dotted key"""

@@ -61,7 +61,7 @@ async def upload(request: Request, service: CurrentService) -> UploadView:
                 "X-DreamCraft-Matting": {"schema": {"type": "string"}, "description": "how it was found"},
                 "X-DreamCraft-Frame": {
                     "schema": {"type": "string"},
-                    "description": "LEFT TOP SIDE of the canvas in pixels of the picture, where it is known",
+                    "description": "LEFT TOP SIDE of the canvas as parts of the picture's width",
                 },
             },
         }

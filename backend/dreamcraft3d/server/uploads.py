@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Collection
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from anyio import to_thread
 
@@ -32,7 +32,7 @@ BUFFER = 1 << 20
 """Bytes that are collected before they go to the disk."""
 
 ID = re.compile("[0-9a-f]{64}")
-GLB_MAGIC = b"glTF"
+GLB_MAGIC, ZIP_MAGIC = b"glTF", b"PK\x03\x04"
 
 
 class Uploads:
@@ -109,13 +109,26 @@ def check_upload_picture(path: Path, *, field: str, max_megapixels: float) -> No
         raise ServiceError(422, "bad_image", message, error.remedy, field=field) from error
 
 
-def check_upload_mesh(path: Path, *, field: str) -> None:
-    """Raises ``ServiceError`` for what is no binary glTF."""
+def check_upload_mesh(path: Path, *, field: str) -> Literal["glb", "request"]:
+    """What kind of mesh it is; of a request, all that can be known without unpacking its arrays is checked.
+
+    Raises:
+        ServiceError: no binary glTF, and no complete request.
+    """
     with path.open("rb") as file:
-        if file.read(4) != GLB_MAGIC:
-            raise ServiceError(
-                422, "bad_mesh", f"The {field} is not a GLB file.", "Export it as glTF Binary.", field=field
-            )
+        magic = file.read(4)
+    if magic == GLB_MAGIC:
+        return "glb"
+    if magic != ZIP_MAGIC:
+        message, hint = f"The {field} is neither a GLB file nor a ZIP file.", "Export it as glTF Binary."
+        raise ServiceError(422, "bad_mesh", message, hint, field=field)
+    from dreamcraft3d.refining.archive import check_archive
+
+    try:
+        check_archive(path)
+    except InputError as error:
+        raise ServiceError(422, "bad_mesh", error.message, error.remedy, field=field) from error
+    return "request"
 
 
 def _take(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:

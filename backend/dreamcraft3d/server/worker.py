@@ -3,7 +3,8 @@
 `python -m dreamcraft3d.server.worker` reads commands as JSON lines from its standard input and writes messages as JSON
 lines to its standard output (a private copy of it: whatever libraries print goes to the job's log). Commands:
 
-    {"run": {"job": id, "folder": path, "request": {...}, "files": {"picture": path, ...}, "previews": true}}
+    {"run": {"job": id, "folder": path, "request": {...}, "files": {"picture": path, "mesh": path, ...},
+             "previews": true}}
     {"stop": "pause" | "cancel" | "disk" | "shutdown", "job": id}       {"mask": {...}}       {"quit": true}
 
 Messages: `hello` once, `beat` every two seconds, `event` (type, data), `done` (outcome: finished, stopped, failed).
@@ -24,12 +25,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dreamcraft3d.errors import Cancelled, DiskFullError, DreamCraftError, WorkspaceBusyError
 from dreamcraft3d.progress import Artifact, Event, Note, Progress, StageFinished, StageStarted, StepDone, Warned
 from dreamcraft3d.server.artifacts import ARTIFACTS
 from dreamcraft3d.server.logs import log_tail
+
+if TYPE_CHECKING:
+    from dreamcraft3d.refining.request import RefineRequest
 
 __all__ = ["Worker", "main"]
 
@@ -189,20 +193,21 @@ class Worker:
 
     def _compute(self, order: Mapping[str, Any], folder: Path, progress: Progress) -> dict[str, Any]:
         from dreamcraft3d import pipeline
-        from dreamcraft3d.presets import configure
         from dreamcraft3d.workspace import Workspace
 
-        request, files = order["request"], order["files"]
-        maps = {f"reference.{name}": files[name] for name in ("mask", "depth", "normal") if name in files}
-        config = configure(request["preset"], {**request["settings"], **maps})
+        asked = refine_request(order)
+        config = configuration(order, asked)
         deadline = time.monotonic() + BUSY_SECONDS
         while True:
             try:
                 shelf = self._shelf(config)
                 workspace = Workspace(folder)
-                if request.get("kind") == "refine":
-                    return refine(order, config, workspace, progress, shelf)
-                return pipeline.generate(Path(files["picture"]), config, workspace, progress, shelf=shelf).report
+                if asked is not None:
+                    return refine_images(asked, config, workspace, progress, shelf)
+                if order["request"].get("kind") == "refine":
+                    return refine_mesh(order, config, workspace, progress, shelf)
+                picture = Path(order["files"]["picture"])
+                return pipeline.generate(picture, config, workspace, progress, shelf=shelf).report
             except WorkspaceBusyError:
                 progress.check()
                 if time.monotonic() > deadline:
@@ -228,7 +233,7 @@ class Worker:
             config = configure("preview", {**order.get("settings", {}), "reference.size": 512, **maps})
             reference = load_reference(Path(order["files"]["picture"]), config.reference)
             write_rgba(reference.rgba, Path(order["target"]))
-            answer: dict[str, Any] = {"ok": True, "matting": reference.matting}
+            answer: dict[str, Any] = {"ok": True, "matting": reference.matting, "frame": reference.frame}
         except DreamCraftError as error:
             answer = {"ok": False, "code": type(error).__name__, "message": error.message, "hint": error.remedy}
         except Exception as error:  # nor does a picture
@@ -237,16 +242,60 @@ class Worker:
         self.send({"masked": order["id"], **answer})
 
 
-def refine(order: Mapping[str, Any], config: Any, workspace: Any, progress: Progress, shelf: Any) -> dict[str, Any]:
-    """A job of the kind refine: a mesh file with other images. Returns its report."""
-    from dreamcraft3d.refining.files import refine_file
+def refine_request(order: Mapping[str, Any]) -> "RefineRequest | None":
+    """What a job of the kind refine asks for, if its mesh is a request and not a mesh file."""
+    if order["request"].get("kind") != "refine":
+        return None
+    from dreamcraft3d.refining.archive import is_archive, read_archive
 
-    mesh, picture = (order["files"].get(name) for name in ("mesh", "picture"))
+    mesh = Path(order["files"]["mesh"])
+    return read_archive(mesh) if is_archive(mesh) else None
+
+
+def configuration(order: Mapping[str, Any], asked: "RefineRequest | None") -> Any:
+    """The preset and settings of a job, on top of what a refine request says itself."""
+    from dreamcraft3d.presets import configure
+    from dreamcraft3d.refining.request import configured_by
+
+    request, files = order["request"], order["files"]
+    if asked is not None:
+        return configured_by(asked.header.model_copy(update={"preset": request["preset"]}), request["settings"])
+    maps = {f"reference.{name}": files[name] for name in ("mask", "depth", "normal") if name in files}
+    return configure(request["preset"], {**request["settings"], **maps})
+
+
+def refine_images(
+    asked: "RefineRequest", config: Any, workspace: Any, progress: Progress, shelf: Any
+) -> dict[str, Any]:
+    """The images that a request asks for, as `result.zip`. Returns the report."""
+    from dreamcraft3d.refining.archive import pack_result
+    from dreamcraft3d.refining.run import refine
+
+    result = refine(asked, config, workspace, progress, shelf=shelf)
+    progress.artifact("result.zip", pack_result(result, workspace))
+    return result.report
+
+
+def refine_mesh(
+    order: Mapping[str, Any], config: Any, workspace: Any, progress: Progress, shelf: Any
+) -> dict[str, Any]:
+    """A mesh file with other images, under its own name; of an upload, which has none, as `result.glb`."""
+    from dreamcraft3d.refining.files import refine_file
+    from dreamcraft3d.workspace import atomic_path
+
+    mesh, picture = Path(order["files"]["mesh"]), order["files"].get("picture")
+    upload = not mesh.suffix  # named by its hash
+    if upload:
+        mesh = workspace.write_bytes("mesh.glb", mesh.read_bytes())
     done = refine_file(
-        Path(mesh), config, workspace, progress,
+        mesh, config, workspace, progress,
         picture=None if picture is None else Path(picture).read_bytes(),
-        slots=order["request"].get("slots") or None, prompt=getattr(config, "prompt", ""), shelf=shelf,
+        slots=order["request"].get("slots") or None, prompt=config.prompt, shelf=shelf,
     )  # fmt: skip
+    if upload:
+        with atomic_path(workspace.file("result.glb")) as temporary:
+            temporary.write_bytes(done.mesh.read_bytes())
+        progress.artifact("result.glb", workspace.file("result.glb"))
     return done.result.report
 
 
@@ -271,7 +320,8 @@ def failure(error: Exception) -> dict[str, Any]:
     from dreamcraft3d.stages.memory import is_out_of_memory
 
     if isinstance(error, DreamCraftError):
-        return {"code": type(error).__name__, "message": error.message, "hint": error.remedy}
+        code = getattr(error, "reason", type(error).__name__)  # refusals to refine have a name of their own
+        return {"code": code, "message": error.message, "hint": error.remedy}
     if is_out_of_memory(error):
         message, hint = "Memory ran out.", "Close other programs, or choose a smaller preset."
         return {"code": "out_of_memory", "message": message, "hint": hint}

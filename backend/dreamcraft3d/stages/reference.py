@@ -53,7 +53,7 @@ class ReferenceView:
         rgba: premultiplied, soft opacity. mask: opacity above one half. elevation: of the camera, radians. matting:
         how the object was found: "alpha channel", "given mask", "rembg (model)", "plain background", "GrabCut".
         depth: larger is farther, no unit, 0 outside the mask. normal: unit, view space (x right, y up, z to the
-        viewer).
+        viewer). frame: left, top and side of the square that was cut out, as parts of the picture's width.
     """
 
     rgba: Float[Tensor, "S S 4"]
@@ -62,6 +62,7 @@ class ReferenceView:
     matting: str
     depth: Float[Tensor, "S S"] | None = None
     normal: Float[Tensor, "S S 3"] | None = None
+    frame: tuple[float, float, float] | None = None
 
     @property
     def colour(self) -> Float[Tensor, "S S 3"]:
@@ -104,6 +105,7 @@ def load_reference(
         matting=matting,
         depth=None if depth_map is None else _depth(depth_map, weights, frame, inside, config),
         normal=None if normal_map is None else _normal(normal_map, weights, frame, inside, config),
+        frame=(frame.left / picture.shape[1], frame.top / picture.shape[1], frame.side / picture.shape[1]),
     )
 
 
