@@ -5,9 +5,10 @@
     item = api.generate("mug.png", preset="preview", seed=7).object        # waits
     api.generate("mug.png", wait=False, on_done=lambda result: print(result.object))   # does not
 
+    api.refine(bpy.data.objects["Chair"], "oak.png", strength=0.7)         # a new texture in its own UV map
+
 A picture is a path, bytes, or one of Blender's images. Everything that can go wrong is a `Problem` with a `message`,
-a `remedy` and a `code`. Other kinds of jobs (refining a mesh, batches) belong here too: they build a `Submission` of
-their own and share `run`.
+a `remedy` and a `code`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +18,12 @@ from typing import Any
 
 import bpy
 
-from . import importer, jobs, pictures, session
+from . import importer, jobs, operators_refine, pictures, refine_apply, refine_request, session
 from .client import Flow
 from .problems import Problem
 from .submission import Picture, Submission, build
 
-__all__ = ["Handle", "Problem", "Result", "generate"]
+__all__ = ["Handle", "Problem", "Refined", "Result", "generate", "refine"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,15 @@ class Result:
     job: str
     object: Any
     glb: Path
+    report: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What became of a refinement: the new images by slot (packed into the file), and the backend's report."""
+
+    job: str
+    images: Mapping[int, Any]
     report: Mapping[str, Any]
 
 
@@ -45,7 +55,7 @@ class Handle:
     def done(self) -> bool:
         return self.task.done
 
-    def wait(self, seconds: float | None = None) -> Result:
+    def wait(self, seconds: float | None = None) -> Any:
         """The result; raises the `Problem` of a job that failed."""
         return session.get().wait(self.task, seconds=seconds)
 
@@ -123,6 +133,80 @@ def run(current, made, scene, placement, mark, on_progress, on_done, on_problem)
             if mark:
                 importer.mark_asset(item, path.with_name("preview.webp"), placement.name)
         result = Result(job.id, item, path, report)
+    except Problem as problem:
+        on_problem(problem)
+        raise
+    on_done(result)
+    return result
+
+
+def refine(
+    item: "bpy.types.Object",
+    reference: "bpy.types.Image | Path | str | bytes | None" = None,
+    *,
+    slots: "tuple[int, ...] | None" = None,
+    uv_map: str = "",
+    faces: str = "ALL",
+    camera: "bpy.types.Object | None" = None,
+    elevation: float | None = None,
+    strength: float = 1.0,
+    prompt: str = "",
+    preset: str = "preview",
+    seed: int = 0,
+    texture_size: int = 1024,
+    overlap: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    mode: str = "material",
+    wait: bool = True,
+    seconds: float | None = None,
+    on_progress: Callable[[jobs.Job], None] = lambda job: None,
+    on_done: Callable[[Refined], None] = lambda result: None,
+    on_problem: Callable[[Problem], None] = lambda problem: None,
+) -> "Refined | Handle":
+    """A new texture for a mesh, in its own UV map; nothing else of the object changes.
+
+    Args:
+        reference: how it should look; None = its present look. camera: the one that took the picture; None = the
+        object's front. slots: indices, None = the active one. faces: ALL, SELECTED or "GROUP:name".
+        mode: material (a new one in the slot), image (the material's image is replaced), none (images only).
+        The rest is as for `generate`.
+    Raises:
+        Problem: with its remedy (also as `on_problem`, when nothing waits).
+    """
+    current, scene = session.get(), bpy.context.scene.name
+    picture = None if reference is None else picture_from(reference)
+    view = None
+    if camera is not None and picture is not None:
+        view = refine_request.view_through(camera, picture.width or 1, picture.height or 1)
+    wish = refine_request.Wish(
+        slots or (), uv_map, faces, picture, view, elevation, strength, prompt, seed, texture_size, overlap
+    )
+    request = refine_request.build(item, wish, preset=preset)
+    flow = refining(current, request, preset, settings or {}, item.name, scene, mode, on_progress)
+    handle = Handle(current.pump.run(telling(flow, on_done, on_problem)))
+    return handle.wait(seconds) if wait else handle
+
+
+def refining(current, request, preset, settings, name, scene, mode, on_progress) -> Flow[Refined]:
+    """Flow: sends the request, follows, fetches the images and applies them."""
+    server = yield from current.link.connected()
+    title = f"{name} (refined)"
+    job = yield from current.submit(operators_refine.submission_of(request, server, preset, settings, title))
+    job = yield from jobs.follow(job.id, seen=lambda found: (current.know([found]), on_progress(found)))
+    path = yield from current.fetch_result(job, "result.zip")
+    report, files = refine_apply.read_result(path, path.with_name("images"))
+    maps = {target["slot"]: target["uv_map"] for target in request.header["targets"]}
+    images = refine_apply.apply(
+        bpy.data.scenes[scene], bpy.data.objects.get(name), files, mode=mode, fingerprint=request.fingerprint,
+        slots=request.slots, maps=maps, name=name,
+    )  # fmt: skip
+    return Refined(job.id, images, report)
+
+
+def telling(flow, on_done, on_problem) -> Flow[Any]:
+    """Flow: calls back with what a flow ends with."""
+    try:
+        result = yield from flow
     except Problem as problem:
         on_problem(problem)
         raise

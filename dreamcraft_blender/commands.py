@@ -35,15 +35,30 @@ def run(words):
     generate.add_argument("--height", type=float, default=1.0, help="of the object, in scene units")
     generate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     generate.add_argument("--mark-asset", action="store_true")
+    refine = commands.add_parser("refine", help="give a mesh of a file a new texture in its own UV map")
+    refine.add_argument("file", help=".blend file")
+    refine.add_argument("object", help="name of the mesh object")
+    refine.add_argument("--reference", help="picture of how it should look (default: its present look)")
+    refine.add_argument("--camera", help="name of the camera object that took the picture (default: from the front)")
+    refine.add_argument("--slot", type=int, action="append", default=[], help="material slot, from 0; repeatable")
+    refine.add_argument("--uv-map", default="")
+    refine.add_argument("--faces", default="ALL", help="ALL, SELECTED, or GROUP:NAME")
+    refine.add_argument("--strength", type=float, default=1.0)
+    refine.add_argument("--mode", default="material", choices=("material", "image", "none"))
+    refine.add_argument("--prompt", default="")
+    refine.add_argument("--preset", default="preview")
+    refine.add_argument("--seed", type=int, default=0)
+    refine.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
+    refine.add_argument("--out", help=".blend to write (default: the file, with -refined in its name)")
     listing = commands.add_parser("jobs", help="list the newest jobs")
-    for command in (generate, listing):
+    for command in (generate, refine, listing):
         command.add_argument("--json", action="store_true", help="one JSON object on the standard output")
     try:
         given = parser.parse_args(words)
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        return make(given) if given.command == "generate" else show_jobs(given)
+        return {"generate": make, "refine": repaint, "jobs": show_jobs}[given.command](given)
     except Problem as problem:
         return failed(problem, as_json=given.json)
     except KeyboardInterrupt:
@@ -74,6 +89,29 @@ def make(given):
     faces = len(result.object.data.polygons) if result.object is not None else result.report.get("faces")
     name = result.object.name if result.object is not None else ""
     record = {"ok": True, "out": str(out), "job": result.job, "object": name, "faces": faces}
+    say(json.dumps(record) if given.json else str(out))
+    return 0
+
+
+def repaint(given):
+    """Refines one object of a file and writes a copy of it."""
+    source = Path(given.file)
+    out = Path(given.out) if given.out else source.with_name(f"{source.stem}-refined.blend")
+    if out.suffix.lower() != ".blend":
+        raise Problem("bad_setting", f"{out.name} is not a .blend.", "Name one with --out.")
+    open_scene(given.file)
+    item, camera = (bpy.data.objects.get(name or "") for name in (given.object, given.camera))
+    for name, found in ((given.object, item), (given.camera, camera)):
+        if name and found is None:
+            raise Problem("E_REQUEST", f"There is no object {name} in {source.name}.", "Check the name.")
+    result = api.refine(
+        item, given.reference, slots=tuple(given.slot), uv_map=given.uv_map, faces=given.faces, camera=camera,
+        strength=given.strength, prompt=given.prompt, preset=given.preset, seed=given.seed, mode=given.mode,
+        settings=dict(map(setting, given.settings)), on_progress=quiet if given.json else Reporter(),
+    )  # fmt: skip
+    save(result, out)
+    names = {slot: image.name for slot, image in result.images.items()}
+    record = {"ok": True, "out": str(out), "job": result.job, "object": item.name, "images": names}
     say(json.dumps(record) if given.json else str(out))
     return 0
 

@@ -78,6 +78,81 @@ class DREAMCRAFT_PG_pending(bpy.types.PropertyGroup):
     imported: BoolProperty()
 
 
+class DREAMCRAFT_PG_refining(bpy.types.PropertyGroup):
+    """A refine job whose images this scene waits for, and what they fit."""
+
+    job: StringProperty()
+    item: PointerProperty(type=bpy.types.Object)
+    mode: StringProperty()
+    fingerprint: StringProperty()
+    maps: StringProperty()  # UV map by slot, as JSON
+    applied: BoolProperty()
+
+
+class DREAMCRAFT_PG_refined(bpy.types.PropertyGroup):
+    """A slot that shows a refined look, and what reverting needs. Pointers, so that saving keeps what was there."""
+
+    item: PointerProperty(type=bpy.types.Object)
+    slot: IntProperty()
+    mode: StringProperty()
+    before: PointerProperty(type=bpy.types.Material)
+    after: PointerProperty(type=bpy.types.Material)
+    image: PointerProperty(type=bpy.types.Image)
+    old_image: PointerProperty(type=bpy.types.Image)
+    link_before: StringProperty()
+    link_after: StringProperty()
+    added_slot: BoolProperty()
+
+
+class DREAMCRAFT_PG_refine(bpy.types.PropertyGroup):
+    """The form for refining."""
+
+    reference: EnumProperty(
+        name="Reference",
+        description="What the object should look like",
+        items=[
+            ("LOOK", "Present Look", "Only improve what is there"),
+            ("PICTURE", "Picture", "The picture of the form above"),
+        ],
+    )
+    view: EnumProperty(
+        name="Seen From",
+        description="From where the picture shows the object",
+        items=[
+            ("FRONT", "Front", "From the object's front; it is laid over the outline"),
+            ("VIEW", "This View", "As this 3D view shows the object now"),
+            ("CAMERA", "Scene Camera", "Through the scene's camera"),
+        ],
+    )
+    slots: EnumProperty(
+        name="Materials",
+        description="Which material slots are repainted",
+        items=[("ACTIVE", "Active Slot", "The object's active material slot"), ("ALL", "All Slots", "Every slot")],
+    )
+    uv_map: StringProperty(name="UV Map", description="Empty: the one that the material uses")
+    faces: EnumProperty(
+        name="Faces",
+        description="Which faces are repainted",
+        items=[
+            ("ALL", "All", "Every face of the slots"),
+            ("SELECTED", "Selected", "Faces that are selected in Edit Mode"),
+            ("GROUP", "Vertex Group", "Faces whose vertices are in the active vertex group"),
+        ],
+    )
+    strength: FloatProperty(
+        name="Strength", description="How much may change: 0 is nothing, 1 is everything", default=1.0, min=0.0, max=1.0
+    )
+    mode: EnumProperty(
+        name="Apply As",
+        description="What happens with the new images",
+        items=[
+            ("material", "New Material", "A copy of the material in this slot of this object; reversible"),
+            ("image", "Replace Image", "The material shows the new image, wherever it is used; reversible"),
+            ("none", "Images Only", "The images are kept in the file, nothing else changes"),
+        ],
+    )
+
+
 class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
     """The form."""
 
@@ -158,6 +233,9 @@ class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
         default=True,
     )
     pending: CollectionProperty(type=DREAMCRAFT_PG_pending)
+    refine: PointerProperty(type=DREAMCRAFT_PG_refine)
+    refining: CollectionProperty(type=DREAMCRAFT_PG_refining)
+    refined: CollectionProperty(type=DREAMCRAFT_PG_refined)
 
 
 class DREAMCRAFT_PG_job(bpy.types.PropertyGroup):
@@ -174,7 +252,15 @@ class DREAMCRAFT_PG_session(bpy.types.PropertyGroup):
     active: IntProperty(name="Job", description="The job that the buttons are about")
 
 
-CLASSES = (DREAMCRAFT_PG_pending, DREAMCRAFT_PG_settings, DREAMCRAFT_PG_job, DREAMCRAFT_PG_session)
+CLASSES = (
+    DREAMCRAFT_PG_pending,
+    DREAMCRAFT_PG_refining,
+    DREAMCRAFT_PG_refined,
+    DREAMCRAFT_PG_refine,
+    DREAMCRAFT_PG_settings,
+    DREAMCRAFT_PG_job,
+    DREAMCRAFT_PG_session,
+)
 
 
 def register():

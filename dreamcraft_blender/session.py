@@ -19,7 +19,7 @@ from .client import Call, Pause, Pump
 from .launcher import Launcher, find_installation
 from .link import Link, LinkState
 from .problems import Problem
-from .window import at_rest, show_live, sync_window, waiting_in_files
+from .window import at_rest, show_live, sync_window, waiting_for_images, waiting_in_files
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +213,12 @@ class Session:
                 self._due.append((job.id, "result.glb"))
             elif pending.live and job.state == "running":
                 yield from self._live(job)
+        for pending in waiting_for_images():
+            job = self.jobs.get(pending.job)
+            if job is not None and job.state == "finished" and job.id not in self._importing:
+                self._importing.add(job.id)
+                yield from self.fetch_result(job, "result.zip")
+                self._due.append((job.id, "result.zip"))
 
     def _live(self, job):
         """Flow: the newest shape of a running job, once each."""
@@ -242,6 +248,8 @@ class Session:
             with bpy.context.temp_override(**override):
                 if name == "result.glb":
                     bpy.ops.dreamcraft.import_result("EXEC_DEFAULT", True, job=job, pending=True)
+                elif name == "result.zip":
+                    bpy.ops.dreamcraft.apply_refinement("EXEC_DEFAULT", True, job=job)
                 else:
                     show_live(job, self.folder_of(job) / name, title_of(job))
         except (RuntimeError, Problem) as error:

@@ -42,6 +42,11 @@ def waiting_in_files():
     return [pending for scene in bpy.data.scenes for pending in scene.dreamcraft.pending if not pending.imported]
 
 
+def waiting_for_images():
+    """Refine jobs whose images the open file's scenes wait for."""
+    return [pending for scene in bpy.data.scenes for pending in scene.dreamcraft.refining if not pending.applied]
+
+
 def at_rest():
     """Whether an object may appear now: Object Mode, no render, nothing in the user's hand."""
     if bpy.app.background:
