@@ -1,7 +1,7 @@
 """DreamCraft: one picture in, one textured mesh out, from the sidebar of the 3D view.
 
 `register` and `unregister` go through one ordered list of modules. bpy is imported inside of them, so that the plain
-modules (client, launcher, link, jobs, submission, schema, installer, glb, pixels) can be used without Blender.
+modules (client, launcher, link, jobs, batch_runs, submission, schema, installer, ...) can be used without Blender.
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@
 
     api.refine(bpy.data.objects["Chair"], "oak.png", strength=0.7)         # a new texture in its own UV map
 
+    api.batch("chairs.jsonl")                                              # hundreds of objects, see "Batches"
+
 A picture is a path, bytes, or one of Blender's images. Everything that can go wrong is a `Problem` with a `message`,
 a `remedy` and a `code`.
 """
@@ -18,12 +20,12 @@ from typing import Any
 
 import bpy
 
-from . import importer, jobs, operators_refine, pictures, refine_apply, refine_request, session
+from . import batch_runs, importer, jobs, operators_refine, pictures, preferences, refine_apply, refine_request, session
 from .client import Flow
 from .problems import Problem
 from .submission import Picture, Submission, build
 
-__all__ = ["Handle", "Problem", "Refined", "Result", "generate", "refine"]
+__all__ = ["Handle", "Problem", "Refined", "Result", "batch", "generate", "refine"]
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,44 @@ def refining(current, request, preset, settings, name, scene, mode, on_progress)
         slots=request.slots, maps=maps, name=name,
     )  # fmt: skip
     return Refined(job.id, images, report)
+
+
+def batch(
+    source: "Path | str",
+    action: str = "run",
+    *,
+    out: "Path | str | None" = None,
+    only: "tuple[str, ...]" = (),
+    limit: int | None = None,
+    jobs: int | None = None,
+    retry_failed: bool = False,
+    wait: bool = True,
+    seconds: float | None = None,
+    on_progress: Callable[[Mapping[str, Any]], None] = lambda line: None,
+    on_done: Callable[[batch_runs.Outcome], None] = lambda outcome: None,
+    on_problem: Callable[[Problem], None] = lambda problem: None,
+) -> "batch_runs.Outcome | Handle":
+    """A manifest or a folder of pictures: validate, run, status, cancel or retry, by a process of the backend's own.
+
+    Args:
+        on_progress: gets each line of JSON that the command writes (see "Batches, for programs").
+        wait: True blocks and returns an `Outcome`; Ctrl-C then stops the batch at its next checkpoints. False returns
+        a `Handle` and calls back; the batch goes on when Blender ends. The rest is as on the command line.
+    Raises:
+        Problem: bad_manifest (its `log` has every mistake), busy, cancelled ... Items that failed are no problem but
+        an `Outcome` of code 3.
+    """
+    current, path = session.get(), Path(bpy.path.abspath(str(source))).absolute()
+    given = {"out": out, "only": only, "limit": limit, "jobs": jobs, "retry_failed": retry_failed}
+    options = batch_runs.options_of(**{name: value for name, value in given.items() if value})
+    folder = batch_runs.folder_for(preferences.results_folder(), path)
+    run = batch_runs.BatchRun(current.link.launcher.installation, action, path, options, folder=folder)
+    handle = Handle(current.pump.run(telling(batch_runs.following(run, on_progress), on_done, on_problem)))
+    try:
+        return handle.wait(seconds) if wait else handle
+    except KeyboardInterrupt:
+        run.stop()
+        raise
 
 
 def telling(flow, on_done, on_problem) -> Flow[Any]:

@@ -1,17 +1,19 @@
 """`blender --command dreamcraft ...`: the extension without a window, for scripts and render farms.
 
-Exit codes: 0 done; 2 the user can fix it (one line that says what and how); 3 the job failed; 130 cancelled.
+Exit codes: 0 done; 2 the user can fix it (one line that says what and how); 3 the job failed; 130 cancelled; 1 a bug.
+Those of `batch` are the backend's own, see `batch_command`.
 """
 
 import argparse
 import contextlib
 import json
 import sys
+import traceback
 from pathlib import Path
 
 import bpy
 
-from . import api
+from . import api, batch_command
 from .problems import Problem
 
 NAME = "dreamcraft"
@@ -19,7 +21,18 @@ _handle = None
 
 
 def run(words):
-    """One command line; returns the exit code."""
+    """One command line; returns the exit code. A bug of ours is 1, never 0."""
+    try:
+        return dispatched(words)
+    except Exception:
+        traceback.print_exc()
+        return 1
+
+
+def dispatched(words):
+    """The command that the words name."""
+    if words[:1] == ["batch"]:
+        return batch_command.run(words[1:])
     parser = argparse.ArgumentParser(
         prog=f"blender --command {NAME}", description="One picture in, one textured object out."
     )
@@ -51,6 +64,7 @@ def run(words):
     refine.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
     refine.add_argument("--out", help=".blend to write (default: the file, with -refined in its name)")
     listing = commands.add_parser("jobs", help="list the newest jobs")
+    commands.add_parser("batch", help="make many objects from a manifest, and an asset library of them")
     for command in (generate, refine, listing):
         command.add_argument("--json", action="store_true", help="one JSON object on the standard output")
     try:

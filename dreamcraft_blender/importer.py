@@ -50,6 +50,22 @@ def import_model(path: Path, scene, placement: Placement, *, replacing: str = ""
     return item
 
 
+def import_scene(path: Path):
+    """The objects of any GLB or OBJ file, with packed images, in the active collection; slower than `import_model`."""
+    before = set(bpy.data.objects), set(bpy.data.images)
+    try:
+        if path.suffix.lower() == ".obj":
+            bpy.ops.wm.obj_import(filepath=str(path))
+        else:
+            bpy.ops.import_scene.gltf(filepath=str(path))
+    except (RuntimeError, AttributeError) as error:  # the importer is an extension that can be disabled
+        raise Problem("bad_model", f"Blender cannot read {path.name}: {error}.", "Enable its importer.") from error
+    for image in bpy.data.images:
+        if image not in before[1] and image.packed_file is None and image.has_data:
+            image.pack()
+    return [item for item in bpy.data.objects if item not in before[0]]
+
+
 def build_mesh(model, name, height):
     """A mesh of `height`, its origin in the middle of its base."""
     points = np.asarray(model.vertices, np.float64)

@@ -118,6 +118,8 @@ class Item(Record):
     """of the asset, as in furniture/chairs"""
     license: Text | None = None
     """of the asset"""
+    author: Text | None = None
+    """of the asset"""
     timeout_s: Annotated[float, Field(gt=0.0, allow_inf_nan=False)] | None = None
     """stop the item after so many seconds"""
 

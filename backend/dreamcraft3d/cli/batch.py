@@ -230,7 +230,20 @@ def _as_record(standing: Standing) -> dict[str, Any]:
     history, files = standing.history, {} if standing.outcome is None else standing.outcome.outputs
     error = standing.error if standing.state == "failed" else None
     record = {"id": standing.id, "state": standing.state, "attempts": history.attempts, "seconds": history.seconds}
-    return {**record, "error": error, "outputs": [f"items/{standing.id}/{name}" for name in files]}
+    record |= {"error": error, "outputs": [f"items/{standing.id}/{name}" for name in files], "log": standing.log}
+    return record | _as_asset(standing)
+
+
+def _as_asset(standing: Standing) -> dict[str, Any]:
+    """What an asset library wants to know: names as they are written, the result's key and its mesh."""
+    item, outcome, picture = standing.task.item, standing.outcome, standing.task.inputs.get("image")
+    mesh = None if outcome is None or outcome.mesh is None else f"items/{item.id}/{outcome.mesh}"
+    return {
+        "name": item.name or item.id, "kind": item.kind, "prompt": item.prompt or "", "preset": item.preset,
+        "seed": standing.task.config.seed, "tags": list(item.tags), "catalog": item.catalog or "",
+        "license": item.license or "", "author": item.author or "", "mesh": mesh,
+        "key": "" if outcome is None else outcome.key, "image": None if picture is None else str(picture),
+    }  # fmt: skip
 
 
 def _failures(items: Iterable[dict[str, Any]]) -> Iterable[Text]:
