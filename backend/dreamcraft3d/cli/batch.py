@@ -15,6 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
+from dreamcraft3d.batch.blender import ask_blender, find_blender
 from dreamcraft3d.batch.crew import LocalCrew
 from dreamcraft3d.batch.errors import WorkersUnavailableError
 from dreamcraft3d.batch.forecast import forecast
@@ -147,7 +148,37 @@ def cancel(
         finish({"ok": True, "stopped": stopped}, as_json=as_json, lines=[line])
 
 
+@batch_app.command("export-assets")
+def export_assets(
+    manifest: Manifest,
+    out: Out = None,
+    library: Annotated[Path | None, typer.Option(help="Folder of the library (default: library, in --out).")] = None,
+    shard: Annotated[int, typer.Option(min=1, help="Assets per .blend file.")] = 100,
+    only: Only = [],  # noqa: B006
+    blender: Annotated[Path | None, typer.Option(help="Blender, with the extension (default: on the PATH).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put the results into a library for Blender's Asset Browser; again adds only what is new. Needs Blender."""
+    with failing_politely(None, as_json=as_json):
+        batch = _load(manifest, out, as_json=as_json)
+        words = ["export-assets", str(batch.source), "--out", str(batch.out), "--shard", str(shard)]
+        words += [] if library is None else ["--library", str(library.absolute())]
+        words += [word for pattern in only for word in ("--only", pattern)]
+        answer = ask_blender(find_blender(blender), words)
+        finish(answer, as_json=as_json, lines=_library_lines(answer))
+        if code := int(answer.get("code", 3 if answer.get("failed") else 0)):
+            raise typer.Exit(code)
+
+
 # --- inside ---------------------------------------------------------------------------------------
+
+
+def _library_lines(answer: dict[str, Any]) -> Iterable[str | Text]:
+    if "error" in answer:
+        return [Text(f"{answer['error']} {answer.get('remedy', '')}".rstrip(), style="red")]
+    numbers = ", ".join(f"{len(answer[word])} {word}" for word in ("added", "updated", "unchanged", "missing"))
+    wrong = [Text(f"{name}: {why}", style="red") for name, why in answer["failed"].items()]
+    return [f"{numbers}. {answer['library']}", *wrong]
 
 
 def _run(
