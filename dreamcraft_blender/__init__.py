@@ -18,10 +18,12 @@ MODULES = (
     "operators",
     "operators_jobs",
     "operators_refine",
+    "operators_batch",
     "upkeep",
     "panels",
     "panels_refine",
     "panels_jobs",
+    "panels_batch",
     "session",
     "commands",
 )

@@ -1,43 +1,28 @@
-"""Batches seen from Blender: the backend's `dreamcraft3d batch` as a child process, and what its files say.
+"""The backend's `dreamcraft3d batch` as a child process. Plain Python.
 
-Plain Python. A child writes its lines to files, never to pipes, so that nobody has to wait for it and it goes on when
-Blender ends. What lies in a batch's folder (lock and journal, see the backend's documentation, "Batches") is enough to
-find a running batch again.
+A child writes its lines to files, never to pipes, so that nobody has to wait for it and it goes on when Blender ends.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .batch_view import Tail
 from .client import Flow, Pause
-from .jobs import STAGES
-from .launcher import Installation, alive, clean_environment, detached, tail
+from .launcher import Installation, clean_environment, detached, tail
 from .problems import Problem
 
-__all__ = ["ACTIONS", "BatchRun", "BatchView", "Line", "Outcome", "Tail", "folder_for", "following", "options_of"]
+__all__ = ["ACTIONS", "BatchRun", "Outcome", "files_of", "folder_for", "following", "options_of", "out_in"]
 
 ACTIONS = ("validate", "run", "status", "cancel", "retry")
-
-CHUNK = 1 << 18
-"""Bytes that are read from a file at one go."""
-STALE_SECONDS = 60.0
-"""A runner whose lock is older than this is dead."""
-ENDED = ("done", "failed")
-
-
-# --- the child ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -58,33 +43,10 @@ class Outcome:
         return dict(self.record.get("counts") or {})
 
 
-class Tail:
-    """The lines of JSON that are appended to a file, each once. A file that shrinks is read from its start."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._offset = 0
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What is new, at most `CHUNK` bytes (or one line) of it; a line that is not whole yet has to wait."""
-        try:
-            with self.path.open("rb") as file:
-                if file.seek(0, os.SEEK_END) < self._offset:
-                    self._offset = 0
-                file.seek(self._offset)
-                data = file.read(CHUNK)
-                while b"\n" not in data and (more := file.read(CHUNK)):
-                    data += more
-        except OSError:
-            return []
-        whole = data[: data.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return [entry for line in whole.splitlines() if isinstance(entry := parsed(line), dict)]
-
-
 class BatchRun:
     """One command of the backend. `folder`: where its two files go; the last run's are overwritten.
 
+    `environment`: ours without what is Blender's, unless another one is given.
     Raises `Problem` if it cannot be started.
     """
 
@@ -96,20 +58,20 @@ class BatchRun:
         options: Sequence[str] = (),
         *,
         folder: Path,
-        environment: Mapping[str, str] = os.environ,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         if installation is None:
             text = "The backend is not installed."
             raise Problem("not_installed", text, "Install it, or choose an installed one in the preferences.")
         self.action, self.source = action, source
-        said, told = folder / f"{action}.out.jsonl", folder / f"{action}.err.jsonl"
+        said, told = files_of(folder, action)
         command = [*installation.command, "batch", action, str(source), *options, "--json"]
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with said.open("wb") as out, told.open("wb") as err:
                 self.child = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=out, stderr=err,
-                    env=clean_environment(environment), cwd=folder, **detached(),
+                    env=clean_environment() if environment is None else environment, cwd=folder, **detached(),
                 )  # fmt: skip
         except OSError as error:
             text = f"The backend cannot be started: {error.strerror or error}."
@@ -144,6 +106,12 @@ class BatchRun:
         if code in (0, 3):
             return Outcome(code or 0, self._last)
         raise problem_of(code, self._last, tail(self.log))
+
+
+def files_of(folder: Path, action: str) -> tuple[Path, Path]:
+    """Where a command's results and its progress go. A retry is a run: who looks later need not know which it was."""
+    name = "run" if action == "retry" else action
+    return folder / f"{name}.out.jsonl", folder / f"{name}.err.jsonl"
 
 
 def problem_of(code: int | None, record: Mapping[str, Any], log: str) -> Problem:
@@ -208,148 +176,7 @@ def folder_for(base: Path, source: Path) -> Path:
     return base / "batches" / digest[:16]
 
 
-# --- what the folder says -------------------------------------------------------------------------
-
-
-@dataclass
-class Line:
-    """An item. `state`: done, stale, damaged, failed, started, pending, or running. `record`: what the backend says."""
-
-    id: str
-    name: str
-    state: str = "pending"
-    error: Mapping[str, Any] = field(default_factory=dict)
-    stage: str = ""
-    fraction: float = 0.0
-    record: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def overall(self) -> float:
-        """Between 0 and 1; each stage counts the same."""
-        if self.state in ENDED:
-            return 1.0
-        if self.state != "running":
-            return 0.0
-        if self.stage in STAGES:
-            return (STAGES.index(self.stage) + self.fraction) / (len(STAGES) + 0.2)
-        return len(STAGES) / (len(STAGES) + 0.2) if self.stage in ("mesh", "export") else self.fraction
-
-    @property
-    def problem(self) -> Problem:
-        """Why it failed."""
-        words = {name: str(self.error.get(name) or "") for name in ("code", "message", "remedy")}
-        return Problem(words["code"] or "failed", words["message"] or "It failed.", words["remedy"])
-
-
-class BatchView:
-    """A batch as its files show it: the list from `batch status`, changed by the journal and by what a run says."""
-
-    def __init__(self) -> None:
-        self.out: Path | None = None
-        self.items: dict[str, Line] = {}
-        self.eta: float | None = None
-        self.journal: Tail | None = None
-
-    def list_items(self, status: Mapping[str, Any]) -> None:
-        """Takes the answer of `batch status`."""
-        before = self.items
-        self.out = Path(str(status["out"]))
-        self.items = {}
-        for record in status.get("items") or ():
-            name = str(record["id"])
-            line = Line(name, str(record.get("name") or name), str(record["state"]), record.get("error") or {})
-            line.record = record
-            if (old := before.get(name)) is not None and old.state == "running" and line.state == "started":
-                line.state, line.stage, line.fraction = "running", old.stage, old.fraction
-            self.items[name] = line
-        if self.journal is None or self.journal.path.parent != self.out:
-            self.journal = Tail(self.out / "journal.jsonl")
-            self.read_journal(history=True)
-
-    def read_journal(self, *, history: bool = False) -> bool:
-        """Takes what is new in the journal; says whether anything was.
-
-        Of the history only the items that are at work matter: `batch status` knows the rest better.
-        """
-        moved = False
-        while self.journal is not None and (entries := self.journal.lines()):
-            moved = True
-            for entry in entries:
-                self._take(entry, history=history)
-            if not history:
-                break
-        return moved
-
-    def _take(self, entry: Mapping[str, Any], *, history: bool) -> None:
-        event = entry.get("event")
-        if event in ("batch_started", "batch_finished"):
-            for line in self.items.values():
-                if line.state == "running":
-                    line.state = "started"
-            return
-        found = self.items.get(str(entry.get("id")))
-        if found is None:
-            return
-        if history:
-            if found.state in ("started", "running"):
-                found.state = "running" if event == "item_started" else "started"
-            return
-        states = {"item_started": "running", "item_committed": "done", "item_failed": "failed",
-                  "item_stopped": "started", "item_lost": "pending"}  # fmt: skip
-        found.state = states.get(str(event), found.state)
-        found.stage, found.fraction = "", 0.0
-        found.error = entry if event == "item_failed" else {}
-
-    def hear(self, said: Mapping[str, Any]) -> None:
-        """Takes a line of a run: the progress of an item."""
-        line = self.items.get(str(said.get("id")))
-        if said.get("event") == "progress":
-            if line is not None and line.state in ("running", "started"):
-                total = float(said.get("total") or 0.0)
-                line.stage = str(said.get("stage") or "")
-                line.fraction = min(1.0, float(said.get("step") or 0.0) / total) if total else 0.0
-        elif "eta" in said:
-            self.eta = said["eta"]
-
-    @property
-    def holder(self) -> tuple[str, int] | None:
-        """Host and process of the runner that is at work there; None if there is none, or it died."""
-        return holder_in(self.out) if self.out is not None else None
-
-    def rest(self) -> bool:
-        """No runner is there: nothing is running. Says whether that is news."""
-        running = [line for line in self.items.values() if line.state == "running"]
-        for line in running:
-            line.state = "started"
-        self.eta = None
-        return bool(running)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many items are in each state that occurs."""
-        states = [line.state for line in self.items.values()]
-        return {state: states.count(state) for state in dict.fromkeys(states)}
-
-    @property
-    def overall(self) -> float:
-        """Of the whole, between 0 and 1."""
-        return sum(line.overall for line in self.items.values()) / len(self.items) if self.items else 0.0
-
-
-def holder_in(out: Path) -> tuple[str, int] | None:
-    """Who holds the lock in a folder of results, if it lives."""
-    try:
-        lock = json.loads((out / "batch.lock").read_text(encoding="utf-8"))
-        host, pid, beat = str(lock["host"]), int(lock["pid"]), float(lock["beat"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if time.time() - beat > STALE_SECONDS or (host == socket.gethostname() and not alive(pid)):
-        return None
-    return host, pid
-
-
-def parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError:
-        return None
+def out_in(folder: Path) -> Path | None:
+    """The folder of results that the last `batch status` of this batch named; None if there was none."""
+    answers = Tail(files_of(folder, "status")[0]).lines()
+    return Path(str(answers[-1]["out"])) if answers and "out" in answers[-1] else None

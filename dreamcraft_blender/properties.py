@@ -65,6 +65,12 @@ def preset_changed(self, context):
     session.preset_changed(self.preset)
 
 
+def batch_changed(self, context):
+    from . import session
+
+    session.get().batch.sync()
+
+
 class DREAMCRAFT_PG_pending(bpy.types.PropertyGroup):
     """A job whose object this scene waits for, and where it goes."""
 
@@ -236,6 +242,15 @@ class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
     refine: PointerProperty(type=DREAMCRAFT_PG_refine)
     refining: CollectionProperty(type=DREAMCRAFT_PG_refining)
     refined: CollectionProperty(type=DREAMCRAFT_PG_refined)
+    batch: StringProperty(
+        name="Batch",
+        description="A manifest (JSONL, CSV) or a folder of pictures",
+        subtype="FILE_PATH",
+        update=batch_changed,
+    )
+    batch_jobs: IntProperty(
+        name="At a Time", description="Items that are made at the same time; 0 is as batch.json says", min=0, max=64
+    )
 
 
 class DREAMCRAFT_PG_job(bpy.types.PropertyGroup):
@@ -245,11 +260,19 @@ class DREAMCRAFT_PG_job(bpy.types.PropertyGroup):
     state: StringProperty()
 
 
+class DREAMCRAFT_PG_batch_item(bpy.types.PropertyGroup):
+    """One item of the batch; its `name` is for the list's filter."""
+
+    item: StringProperty()
+
+
 class DREAMCRAFT_PG_session(bpy.types.PropertyGroup):
     """What lives as long as the window."""
 
     jobs: CollectionProperty(type=DREAMCRAFT_PG_job)
     active: IntProperty(name="Job", description="The job that the buttons are about")
+    batch: CollectionProperty(type=DREAMCRAFT_PG_batch_item)
+    batch_active: IntProperty(name="Item", description="The item that the buttons are about")
 
 
 CLASSES = (
@@ -259,6 +282,7 @@ CLASSES = (
     DREAMCRAFT_PG_refine,
     DREAMCRAFT_PG_settings,
     DREAMCRAFT_PG_job,
+    DREAMCRAFT_PG_batch_item,
     DREAMCRAFT_PG_session,
 )
 

@@ -14,7 +14,7 @@ import bpy
 import bpy.utils.previews
 from bpy.app.handlers import persistent
 
-from . import jobs, preferences
+from . import batch_watch, jobs, preferences
 from .client import Call, Pause, Pump
 from .launcher import Launcher, find_installation
 from .link import Link, LinkState
@@ -62,6 +62,7 @@ class Session:
         self._importing = set()
         self.link = Link(self.pump, self.make_launcher(), needed=self.is_needed)
         self._poll = self.pump.run(self._polling())
+        self.batch = batch_watch.Watch(self)
 
     # --- the link ---------------------------------------------------------------------------------
 
@@ -311,6 +312,7 @@ class Session:
         if self._due and bpy.app.timers.is_registered(_import_due) is False:
             bpy.app.timers.register(_import_due, first_interval=0.0)
         lively = self.link.state is LinkState.CONNECTING or self.active_job() is not None or self.mask_pending
+        lively = lively or self.batch.busy
         return BUSY if busy else LIVELY if lively or self.installer is not None else IDLE
 
     def installed(self):
@@ -323,6 +325,7 @@ class Session:
 
     def close(self):
         self.pump.close()
+        self.batch.close()
         self.link.launcher.reap()
         if self.previews is not None:
             bpy.utils.previews.remove(self.previews)

@@ -258,7 +258,7 @@ class DREAMCRAFT_OT_dismiss(bpy.types.Operator):
 
     def execute(self, context):
         current = session.get()
-        current.problem = None
+        current.problem = current.batch.problem = current.batch.note = None
         current.touch()
         return {"FINISHED"}
 

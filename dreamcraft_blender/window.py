@@ -15,6 +15,7 @@ def sync_window(current):
         advanced.build(server["schema"], current.preset(name).get("values") or {}, key)
     for manager in bpy.data.window_managers:
         fill_list(manager.dreamcraft, current)
+        fill_batch(manager.dreamcraft, current.batch.view)
         for window in manager.windows:
             for area in window.screen.areas:
                 for region in area.regions:
@@ -35,6 +36,18 @@ def fill_list(state, current):
         line = state.jobs.add()
         line.job, line.state, line.name = name, phase, title
     state.active = next((i for i, line in enumerate(state.jobs) if line.job == chosen), 0)
+
+
+def fill_batch(state, view):
+    """The items of the batch; what they show is looked up by id."""
+    if [line.item for line in state.batch] == list(view.items):
+        return
+    chosen = state.batch[state.batch_active].item if state.batch_active < len(state.batch) else ""
+    state.batch.clear()
+    for item in view.items.values():
+        line = state.batch.add()
+        line.item, line.name = item.id, item.name
+    state.batch_active = next((i for i, line in enumerate(state.batch) if line.item == chosen), 0)
 
 
 def waiting_in_files():

@@ -196,6 +196,133 @@ def a_script_runs_a_batch(folder: Path) -> None:
     alone()
 
 
+# --- the panel ------------------------------------------------------------------------------------
+
+
+def shown(current) -> dict[str, str]:
+    return {name: line.state for name, line in current.batch.view.items.items()}
+
+
+@case
+def the_panel_follows_a_batch(folder: Path) -> None:
+    """From choosing to importing: each item's state, the failed one's reason, the bars; without waiting anywhere."""
+    import bpy
+
+    current = enabled(folder)
+    ops, watch = bpy.ops.dreamcraft, current.batch
+    assert not ops.batch_action.poll()
+    rows = [*items("a", "poison"), *items("slow", params={"coarse_nerf.steps": 4})]
+    manifest = write(folder, rows)
+    assert ops.choose_batch(kind="MANIFEST", filepath=str(manifest)) == {"FINISHED"}
+    assert bpy.context.scene.dreamcraft.batch == str(manifest)
+    until(current, lambda: shown(current) == {"a": "pending", "poison": "pending", "slow": "pending"})
+    state = bpy.context.window_manager.dreamcraft
+    until(current, lambda: [line.item for line in state.batch] == ["a", "poison", "slow"])
+    assert ops.batch_action(action="validate") == {"FINISHED"}  # waits, because there is no window
+    assert watch.note[0] == "validate" and watch.note[1]["items"] == 3
+    task = watch.start("run")
+    fractions = set()
+
+    def look() -> bool:
+        fractions.add((shown(current).get("slow"), watch.view.items["slow"].fraction))
+        return bool(task.done and "status" not in watch.runs)
+
+    assert watch.running
+    until(current, look)
+    assert len({fraction for state, fraction in fractions if state == "running"}) > 2, fractions
+    assert shown(current) == {"a": "done", "poison": "failed", "slow": "done"} and not watch.running
+    assert watch.view.overall == 1.0 and watch.view.counts == {"done": 2, "failed": 1}
+    failure = watch.view.items["poison"].problem
+    assert (failure.message, failure.remedy) == ("The picture shows nothing.", "Choose another one.")
+    assert watch.picture_of("a", "True").name == "thumbnail.webp"
+    assert watch.picture_of("poison", "False").name == "poison.png"
+    bpy.context.scene.cursor.location = (1.0, 2.0, 3.0)
+    assert ops.import_item(item="a") == {"FINISHED"}
+    assert tuple(bpy.data.objects["a"].location) == (1.0, 2.0, 3.0)
+    with pytest.raises(RuntimeError, match="no result yet"):
+        ops.import_item(item="poison")
+    (folder / "poison.png").write_bytes((folder / "a.png").read_bytes())  # the name still asks for trouble
+    assert ops.batch_action(action="retry") == {"FINISHED"}
+    until(current, lambda: not watch.busy)
+    assert shown(current)["poison"] in ("pending", "failed")
+    alone()
+
+
+@case
+def a_batch_is_found_again(folder: Path) -> None:
+    """Blender ends while a batch runs (another session here): the list, the bars and Cancel work as before."""
+    import bpy
+
+    current = enabled(folder)
+    from dreamcraft_blender import session
+
+    manifest = write(folder, items("a", "slow", params={"coarse_nerf.steps": 60}))
+    bpy.context.scene.dreamcraft.batch = str(manifest)
+    current.batch.start("run")
+    until(current, lambda: shown(current).get("slow") == "running")
+    runner = current.batch.runs["run"].child.pid
+    session.unregister()
+    session.register()
+    bpy.ops.wm.read_homefile(use_empty=True)
+    assert bpy.context.scene.dreamcraft.batch == ""  # the file was not saved
+    again = session.get()
+    assert again is not current
+    until(again, lambda: shown(again) == {"a": "done", "slow": "running"} and again.batch.holder is not None)
+    assert again.batch.source == manifest and again.batch.holder[1] == runner
+    before = again.batch.view.items["slow"].fraction
+    until(again, lambda: again.batch.view.items["slow"].fraction > before)
+    task = again.batch.start("cancel")
+    until(again, lambda: task.done and not again.batch.busy)
+    assert shown(again) == {"a": "done", "slow": "started"}
+    alone()
+
+
+@case
+def mistakes_of_a_manifest_are_shown(folder: Path) -> None:
+    import bpy
+
+    current = enabled(folder)
+    manifest = write(folder, [{"id": "a"}, {"id": "b", "image": "b.png", "preset": "none"}])
+    bpy.context.scene.dreamcraft.batch = str(manifest)
+    until(current, lambda: current.batch.problem is not None)
+    problem = current.batch.problem
+    assert problem.code == "bad_manifest" and problem.log.splitlines()[0].startswith("line 1: a: ")
+    bpy.ops.dreamcraft.dismiss()
+    assert current.batch.problem is None
+    with pytest.raises(RuntimeError, match="And 1 more"):
+        bpy.ops.dreamcraft.batch_action(action="run")
+    assert current.batch.problem is not None and not (folder / "things-out").exists()
+    with pytest.raises(RuntimeError, match="contact sheet"):
+        bpy.ops.dreamcraft.open_sheet()
+    bpy.context.scene.dreamcraft.batch = ""
+    assert not bpy.ops.dreamcraft.batch_action.poll()
+
+
+@case
+def the_library_is_written_by_another_blender(folder: Path) -> None:
+    """The button: the open file stays as it is."""
+    import bpy
+
+    current = enabled(folder)
+    from dreamcraft_blender import batch_watch
+    from dreamcraft_blender.launcher import Installation
+
+    headless = str(ROOT / "tests" / "blender" / "headless.py")
+    command = (sys.executable, headless, "--background", "--command", "dreamcraft")
+    batch_watch.blender = lambda: Installation(command, "bpy")
+    bpy.context.scene.dreamcraft.batch = str(made(folder))
+    mine = bpy.data.objects.new("mine", None)
+    until(current, lambda: len(shown(current)) == 4)
+    assert bpy.ops.dreamcraft.export_library() == {"FINISHED"}
+    assert current.batch.note[1]["added"] == ["chair-1", "chair-2", "lamp"]
+    assert (folder / "things-out" / "library" / "things-001.blend").is_file()
+    assert mine.name == "mine" and len(bpy.data.objects) == 1
+    batch_watch.blender = lambda: Installation(("/bin/false",), "none")
+    with pytest.raises(RuntimeError, match="Save the preferences"):
+        bpy.ops.dreamcraft.export_library()
+    alone()
+
+
 # --- the library ----------------------------------------------------------------------------------
 
 FURNITURE = {"catalog": "furniture/chairs", "license": "CC0", "author": "Ada", "tags": ["wood", "brown"]}

@@ -74,10 +74,11 @@ def written() -> set[str]:
             values += node.args[:1] if name in ("words", "poll_message_set") else []
             values += node.args[1:2] if name == "Remedy" else []
             found |= {v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str) and v.value}
-    from dreamcraft_blender import drawing
+    from dreamcraft_blender import drawing, panels_batch
 
     found |= set(drawing.STAGE_NAMES.values()) | set(drawing.STATE_NAMES.values())
-    found |= {text for text, _ in drawing.LINK_NAMES.values()}
+    found |= {text for text, _ in (*drawing.LINK_NAMES.values(), *panels_batch.ITEM_STATES.values())}
+    found |= set(panels_batch.BUSY_NAMES.values())
     return {word for word in found if any(letter.isalpha() for letter in word)}
 
 
