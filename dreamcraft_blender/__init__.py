@@ -22,8 +22,8 @@ MODULES = (
     "upkeep",
     "panels",
     "panels_refine",
-    "panels_jobs",
     "panels_batch",
+    "panels_jobs",
     "session",
     "commands",
 )

@@ -69,13 +69,13 @@ def draw_picture(layout, form, current, context):
     right.label(text="Taken for the Object")
     if form.picture.preview is not None:
         left.template_icon(form.picture.preview.icon_id, scale=5.5)
-    icon = current.mask_icon() if current is not None else 0
+    icon = current.mask.icon() if current is not None else 0
     if icon:
         right.template_icon(icon, scale=5.5)
-    elif current is not None and current.mask_pending:
+    elif current is not None and current.mask.pending:
         right.label(text="Looking for the Object", icon="SORTTIME")
-    elif current is not None and current.mask_problem is not None:
-        wrapped(right, words(current.mask_problem.message), context, icon="ERROR")
+    elif current is not None and current.mask.problem is not None:
+        wrapped(right, words(current.mask.problem.message), context, icon="ERROR")
     else:
         right.label(text="No Mask Yet", icon="MOD_MASK")
     row = layout.row(align=True)

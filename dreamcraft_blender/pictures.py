@@ -243,7 +243,7 @@ class DREAMCRAFT_OT_edit_mask(Reporting, bpy.types.Operator):
         settings = context.scene.dreamcraft
         mask = settings.mask_image
         if mask is None or tuple(mask.size) != tuple(settings.picture.size):
-            mask = new_mask(settings.picture)
+            mask = new_mask(settings)
         settings.mask_image = mask
         settings.mask_source = "IMAGE"
         if not bpy.app.background:
@@ -251,12 +251,14 @@ class DREAMCRAFT_OT_edit_mask(Reporting, bpy.types.Operator):
         return {"FINISHED"}
 
 
-def new_mask(picture):
-    """A grey image of the picture's size, white where the picture is opaque (all of it, if it has no transparency)."""
+def new_mask(settings):
+    """A grey image of the picture's size: the automatic mask where it is known, else white where it is opaque."""
+    picture, current = settings.picture, session.peek()
     width, height = picture.size
+    known = current.mask.opacity(width, height) if current is not None and settings.mask_source == "AUTO" else None
     mask = bpy.data.images.new(f"{picture.name} mask", width, height)
     values = np.ones((height, width, 4), np.float32)
-    values[..., :3] = pixels_of(picture)[..., 3:]
+    values[..., :3] = known[..., None] if known is not None else pixels_of(picture)[..., 3:]
     mask.pixels.foreach_set(np.ascontiguousarray(values[::-1]).ravel())
     mask.pack()
     return mask

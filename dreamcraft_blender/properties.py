@@ -245,7 +245,6 @@ class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
     batch: StringProperty(
         name="Batch",
         description="A manifest (JSONL, CSV) or a folder of pictures",
-        subtype="FILE_PATH",
         update=batch_changed,
     )
     batch_jobs: IntProperty(

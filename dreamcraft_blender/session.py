@@ -15,9 +15,10 @@ import bpy.utils.previews
 from bpy.app.handlers import persistent
 
 from . import batch_watch, jobs, preferences
-from .client import Call, Pause, Pump
+from .client import Pause, Pump
 from .launcher import Launcher, find_installation
 from .link import Link, LinkState
+from .mask_look import MaskLook
 from .problems import Problem
 from .window import at_rest, show_live, sync_window, waiting_for_images, waiting_in_files
 
@@ -48,20 +49,17 @@ class Session:
         self.notes = {}
         self.newest = ""
         self.wanted = {}
-        self.mask = None
-        self.mask_problem = None
         self.installer = None
         self.previews = bpy.utils.previews.new() if not bpy.app.background else None
         self._seen = {}
         self._preview_key = {}
-        self._mask_key = None
-        self._mask_task = None
         self._revision = 0
         self._shown = None
         self._due = []
         self._importing = set()
         self.link = Link(self.pump, self.make_launcher(), needed=self.is_needed)
         self._poll = self.pump.run(self._polling())
+        self.mask = MaskLook(self)
         self.batch = batch_watch.Watch(self)
 
     # --- the link ---------------------------------------------------------------------------------
@@ -257,44 +255,6 @@ class Session:
             self.problem = error if isinstance(error, Problem) else Problem("bad_model", str(error))
         self.touch()
 
-    # --- the mask ---------------------------------------------------------------------------------
-
-    def look_at(self, key, submission, *, start):
-        """Asks the service what it takes for the object; `key` names picture, mask and elevation."""
-        if key == self._mask_key:
-            return
-        self._mask_key, self.mask, self.mask_problem = key, None, None
-        if self._mask_task is not None:
-            self._mask_task.cancel()
-        self._mask_task = self.pump.run(self._looking(submission, start=start)) if submission is not None else None
-        self.touch()
-
-    def _looking(self, submission, *, start):
-        try:
-            if not self.link.ready and not start:
-                return
-            yield from self.link.connected()
-            body = {"preset": submission.request["preset"], "settings": submission.request["settings"]}
-            for name, data in submission.files.items():
-                body[name] = yield from jobs.upload(data)
-            path = preferences.results_folder() / "masks" / f"{abs(hash(self._mask_key)):x}.png"
-            yield Call.sending("POST", "/v1/reference", body, timeout=60.0, save_to=path)
-            self.mask = path
-            if self.previews is not None:
-                self.previews.pop("mask", None)
-                self.previews.load("mask", str(path), "IMAGE", force_reload=True)
-        except Problem as problem:
-            self.mask_problem = problem
-        self.touch()
-
-    @property
-    def mask_pending(self):
-        return self._mask_task is not None and not self._mask_task.done
-
-    def mask_icon(self):
-        found = self.previews.get("mask") if self.previews is not None and self.mask is not None else None
-        return found.icon_id if found is not None else 0
-
     # --- ticking ----------------------------------------------------------------------------------
 
     def tick(self):
@@ -311,7 +271,7 @@ class Session:
             sync_window(self)
         if self._due and bpy.app.timers.is_registered(_import_due) is False:
             bpy.app.timers.register(_import_due, first_interval=0.0)
-        lively = self.link.state is LinkState.CONNECTING or self.active_job() is not None or self.mask_pending
+        lively = self.link.state is LinkState.CONNECTING or self.active_job() is not None or self.mask.pending
         lively = lively or self.batch.busy
         return BUSY if busy else LIVELY if lively or self.installer is not None else IDLE
 
@@ -371,17 +331,8 @@ def preset_changed(name):
 
 def look_at_picture(settings):
     """The picture or the mask has changed: show what would be taken for the object."""
-    if bpy.app.background or _current is None:
-        return
-    from . import pictures
-
-    try:
-        submission, key = pictures.reference_request(settings)
-    except Problem as problem:
-        get().look_at(problem.message, None, start=False)
-        get().mask_problem = problem if problem.code != "no_image" else None
-        return
-    get().look_at(key, submission, start=preferences.current().start_automatically)
+    if not bpy.app.background and _current is not None:
+        _current.mask.ask(settings, start=preferences.current().start_automatically)
 
 
 def title_of(job):

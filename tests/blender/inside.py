@@ -278,6 +278,32 @@ def every_refusal_has_a_remedy(folder: Path) -> None:
 
 
 @case
+def painting_starts_from_the_automatic_mask(folder: Path) -> None:
+    """What the service takes for the object is laid where it is in the picture; an answer without frame is not used."""
+    import bpy
+    import numpy as np
+
+    _, current, home = enabled(folder)
+    from dreamcraft_blender import pictures
+
+    form = bpy.context.scene.dreamcraft
+    form.picture = bpy.data.images.new("wide", 80, 60)
+    form.picture.pack()
+    current.mask.ask(form, start=True)
+    until(current, lambda: current.mask.path is not None)
+    assert bpy.ops.dreamcraft.edit_mask() == {"FINISHED"}
+    assert form.mask_source == "IMAGE"
+    white = pictures.pixels_of(form.mask_image)[..., 0] > 0.5
+    expected = np.zeros((60, 80), bool)
+    expected[:40, 20:60] = True  # the double's square: a quarter from the left, at the top, half as wide
+    assert (white == expected).all()
+    form.mask_source, form.mask_image, current.mask.frame = "AUTO", None, None
+    bpy.ops.dreamcraft.edit_mask()
+    assert pictures.pixels_of(form.mask_image)[..., 0].min() > 0.99
+    home.close()
+
+
+@case
 def a_failed_job_says_why(folder: Path) -> None:
     import bpy
 

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -247,8 +248,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, value: Any, status: int = 200) -> None:
         self.send(json.dumps(value).encode(), "application/json", status)
 
-    def send(self, data: bytes, kind: str, status: int = 200) -> None:
+    def send(self, data: bytes, kind: str, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -299,7 +302,7 @@ class Handler(BaseHTTPRequestHandler):
                 world.uploads[name] = body
                 self.answer({"id": name, "size": len(body)}, 201)
             case "POST", ["reference"]:
-                self.send(png(64, 64, (10, 200, 10, 255)), "image/png")
+                self.send(png(64, 64, (10, 200, 10, 255)), "image/png", headers={"X-DreamCraft-Frame": "0.25 0.0 0.5"})
             case "GET", ["jobs"]:
                 newest = sorted(world.jobs.values(), key=lambda job: -job["created"])
                 self.answer({"jobs": [world.view(job) for job in newest]})

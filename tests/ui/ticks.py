@@ -71,7 +71,7 @@ def script() -> Iterator[float]:
     yield from phase("no backend", lambda: current.link.state is LinkState.IDLE)
     scene = bpy.context.scene
     scene.dreamcraft.picture = bpy.data.images.load(str(ROOT / "examples" / "mug.png"))
-    yield from phase("starting, mask", lambda: current.link.ready and current.mask is not None)
+    yield from phase("starting, mask", lambda: current.link.ready and current.mask.path is not None)
     bpy.ops.dreamcraft.generate()
     yield from phase("working", lambda: any(job.state == "running" for job in current.jobs.values()))
     os.kill(pid(), signal.SIGSTOP)
