@@ -20,7 +20,18 @@ from typing import Any
 
 import bpy
 
-from . import batch_runs, importer, jobs, operators_refine, pictures, preferences, refine_apply, refine_request, session
+from . import (
+    batch_objects,
+    batch_runs,
+    importer,
+    jobs,
+    operators_refine,
+    pictures,
+    preferences,
+    refine_apply,
+    refine_request,
+    session,
+)
 from .client import Flow
 from .problems import Problem
 from .submission import Picture, Submission, build
@@ -233,6 +244,7 @@ def batch(
     current, path = session.get(), Path(bpy.path.abspath(str(source))).absolute()
     given = {"out": out, "only": only, "limit": limit, "jobs": jobs, "retry_failed": retry_failed}
     options = batch_runs.options_of(**{name: value for name, value in given.items() if value})
+    options = batch_objects.with_blender(action, options)
     folder = batch_runs.folder_for(preferences.results_folder(), path)
     run = batch_runs.BatchRun(current.link.launcher.installation, action, path, options, folder=folder)
     handle = Handle(current.pump.run(telling(batch_runs.following(run, on_progress), on_done, on_problem)))

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import bpy
 
-from . import library, preferences
+from . import batch_objects, library, preferences
 from .batch_runs import ACTIONS, BatchRun, folder_for, following
 from .client import Pump
 from .launcher import Installation, clean_environment, find_installation
@@ -37,13 +37,15 @@ def run(words):
         return 0 if words else 2
     if words[0] == "export-assets":
         return export(words[1:])
+    if words[0] in ("export-request", "apply-result"):
+        return batch_objects.run(words)
     if words[0] not in ACTIONS:
         sys.stderr.write(USAGE)
         return 2
     found = installation()
     if found is None:
         return failed(missing(), as_json="--json" in words)
-    return passed_through([*found.command, "batch", *words])
+    return passed_through([*found.command, "batch", *batch_objects.with_blender(words[0], words)])
 
 
 def installation(chosen=""):

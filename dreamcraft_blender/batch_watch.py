@@ -12,6 +12,7 @@ import bpy
 import bpy.utils.previews
 
 from . import preferences
+from .batch_objects import with_blender
 from .batch_runs import BatchRun, files_of, folder_for, following, options_of, out_in
 from .batch_view import BatchView, Tail, holder_in
 from .client import Pause
@@ -96,7 +97,7 @@ class Watch:
             raise Problem("no_batch", "No batch is chosen.", "Choose a manifest or a folder of pictures.")
         folder = folder_for(preferences.results_folder(), self.source)
         installation, environment = self.session.link.launcher.installation, None
-        words = options_of(**options)
+        words = with_blender(action, options_of(**options))
         if action == EXPORT:
             words += ["--backend", installation.where] if installation is not None else []
             installation, environment = blender(), os.environ

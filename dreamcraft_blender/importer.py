@@ -66,6 +66,18 @@ def import_scene(path: Path):
     return [item for item in bpy.data.objects if item not in before[0]]
 
 
+def append_object(path: Path, name: str):
+    """An object of a Blender file with all that belongs to it, in no collection yet. Raises `Problem`."""
+    try:
+        with bpy.data.libraries.load(str(path), link=False) as (there, mine):
+            mine.objects = [name] if name in there.objects else []
+    except OSError as error:
+        raise Problem("bad_model", f"Blender cannot read {path.name}: {error}.", "Run the batch again.") from error
+    if not mine.objects:
+        raise Problem("bad_model", f"There is no object {name} in {path.name}.", "Run the batch again.")
+    return mine.objects[0]
+
+
 def build_mesh(model, name, height):
     """A mesh of `height`, its origin in the middle of its base."""
     points = np.asarray(model.vertices, np.float64)

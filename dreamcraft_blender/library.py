@@ -165,6 +165,8 @@ def check_result(out, record):
 def load(path, record):
     """The result as an object; a refined scene of several objects as a collection. It is in no scene."""
     scene = bpy.context.scene
+    if path.suffix == ".blend":
+        return importer.append_object(path, record["object"])
     if record["kind"] == "generate":
         found = [importer.import_model(path, scene, importer.Placement(record["name"], properties=memory(record)))]
     else:

@@ -173,7 +173,12 @@ class DREAMCRAFT_OT_import_item(ItemOperator, bpy.types.Operator):
 
 
 def place(path, line, scene):
-    """The object itself, at the cursor and as high as the form says; a refined mesh comes as its file has it."""
+    """The object itself, at the cursor and as high as the form says; what was refined comes as its file has it."""
+    if path.suffix == ".blend":
+        found = importer.append_object(path, line.record["object"])
+        scene.collection.objects.link(found)
+        importer.select(found)
+        return
     if line.record.get("kind") == "refine":
         found = importer.import_scene(path)
         for item in found:

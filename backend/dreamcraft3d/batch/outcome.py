@@ -48,8 +48,8 @@ class Outcome:
 
     @property
     def mesh(self) -> str | None:
-        """The name of the mesh among the outputs."""
-        return next((name for name in self.outputs if name.endswith((".glb", ".obj"))), None)
+        """The name of the mesh (or of the Blender file that has it) among the outputs."""
+        return next((name for name in self.outputs if name.endswith((".glb", ".obj", ".blend"))), None)
 
 
 def commit(folder: Path, item_id: str, key: str, report: Mapping[str, Any]) -> Outcome:

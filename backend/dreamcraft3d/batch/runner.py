@@ -41,6 +41,7 @@ OUTPUT_FAILURES = ("OutputError", "WorkspaceBusyError")
 FILES = {
     "image": "picture",
     "mesh": "mesh",
+    "blend": "blend",
     "reference.mask": "mask",
     "reference.depth": "depth",
     "reference.normal": "normal",
@@ -105,8 +106,11 @@ class Choice:
 class Runner:
     """One run of a batch. `run` may be called once; `stop` from a signal handler or another thread."""
 
-    def __init__(self, batch: Batch, crew: Crew, *, choice: Choice = Choice(), sink: Sink = lambda event: None) -> None:
-        self._batch, self._crew, self._choice, self._sink = batch, crew, choice, sink
+    def __init__(
+        self, batch: Batch, crew: Crew, *, choice: Choice = Choice(), sink: Sink = lambda event: None,
+        blender: Path | None = None,
+    ) -> None:  # fmt: skip
+        self._batch, self._crew, self._choice, self._sink, self._blender = batch, crew, choice, sink, blender
         self._stopping = False
         self._standings: dict[str, Standing] = {}
         self._queue: deque[str] = deque()
@@ -204,7 +208,7 @@ class Runner:
         history = replace(standing.history, attempts=standing.history.attempts + 1)
         self._note(item, replace(standing, state="started", history=history))
         self._running[item] = time.monotonic()
-        self._crew.submit(_order(standing.task, folder))
+        self._crew.submit(_order(standing.task, folder, self._blender))
         self._tell("started", item)
 
     def _hear(self, event: Told | Ended) -> None:
@@ -293,11 +297,13 @@ class Runner:
         self._sink(BatchEvent(kind, item, self._total, self._done, self._failed, eta, data))
 
 
-def _order(task: Task, folder: Path) -> Order:
+def _order(task: Task, folder: Path, blender: Path | None) -> Order:
     files = {FILES[key]: path for key, path in task.inputs.items() if key in FILES}
     request: dict[str, Any] = {"kind": task.item.kind, "preset": task.item.preset, "settings": task.settings}
     if task.item.kind == "refine":
-        return Order(task.id, folder / REFINED, {**request, "slots": list(task.item.slots)}, files)
+        request |= {"slots": list(task.item.slots)}
+        request |= {"object": task.item.object, "blender": str(blender)} if task.item.object is not None else {}
+        return Order(task.id, folder / REFINED, request, files)
     return Order(task.id, folder, request, files)
 
 

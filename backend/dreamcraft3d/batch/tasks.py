@@ -216,13 +216,23 @@ def _checked(
 
 def _refine_problems(item: Item) -> Iterator[tuple[str, str]]:
     if item.blend is not None or item.object is not None:
-        yield "Objects in Blender files need Blender.", "Run `blender --command dreamcraft batch`, or give a mesh file."
-    elif item.mesh is None:
+        yield from _object_problems(item)
+        return
+    if item.mesh is None:
         yield "An item of kind refine needs a mesh.", 'Write "mesh": "NAME.glb".'
     elif not item.mesh.lower().endswith((".glb", ".obj")):
         yield f"{item.mesh} cannot be refined in place.", "Give a GLB or OBJ file."
     if any(isinstance(slot, str) for slot in item.slots):
         yield "The slots of a mesh file have numbers, not names.", 'Write "slots": [0].'
+
+
+def _object_problems(item: Item) -> Iterator[tuple[str, str]]:
+    if item.blend is None or item.object is None:
+        yield "An object of a Blender file needs both names.", 'Write "blend": "NAME.blend", "object": "NAME".'
+    elif not item.blend.lower().endswith(".blend"):
+        yield f"{item.blend} is no Blender file.", "Give a .blend file, or write mesh for a GLB or OBJ file."
+    if item.mesh is not None:
+        yield "An item has either a mesh or an object of a Blender file.", "Drop one of them."
 
 
 def _companions(mesh: Path) -> Iterator[tuple[str, Path]]:

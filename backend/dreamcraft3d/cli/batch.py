@@ -15,7 +15,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.text import Text
 
-from dreamcraft3d.batch.blender import ask_blender, find_blender
 from dreamcraft3d.batch.crew import LocalCrew
 from dreamcraft3d.batch.errors import WorkersUnavailableError
 from dreamcraft3d.batch.forecast import forecast
@@ -26,6 +25,7 @@ from dreamcraft3d.batch.survey import Standing, counts, survey
 from dreamcraft3d.batch.tasks import Batch, load_batch
 from dreamcraft3d.cli.batch_view import stopping_on_signals, watching
 from dreamcraft3d.cli.shell import Json, app, console, failing_politely, finish
+from dreamcraft3d.executors.blender import ask_blender, find_blender
 from dreamcraft3d.workspace import atomic_path
 
 batch_app = typer.Typer(
@@ -54,15 +54,17 @@ Only = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="Run at most so many items.")]
 Jobs = Annotated[int | None, typer.Option(min=1, max=64, help="Items at the same time (default: batch.json, or 1).")]
 Executor = Annotated[ExecutorName, typer.Option(help="Where items run.")]
+Blender = Annotated[Path | None, typer.Option(help="Blender, with the extension (default: on the PATH).")]
 KeepStale = Annotated[bool, typer.Option("--keep-stale", help="Keep results of items that have changed since.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and say what would be done.")]
 
 
 @batch_app.command()
-def validate(manifest: Manifest, out: Out = None, as_json: Json = False) -> None:
+def validate(manifest: Manifest, out: Out = None, blender: Blender = None, as_json: Json = False) -> None:
     """Check a manifest, every setting and every picture. Lists all mistakes at once; writes nothing."""
     with failing_politely(None, as_json=as_json):
         batch = _load(manifest, out, decode=True, as_json=as_json)
+        _blender(batch, blender)
         presets = sorted({task.item.preset for task in batch.tasks})
         record = {"ok": True, "items": len(batch.tasks), "presets": presets, "out": str(batch.out)}
         lines = [f"{len(batch.tasks)} items are fine. Results would go to {batch.out}."]
@@ -80,12 +82,13 @@ def run(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Also items that failed before.")] = False,
     keep_stale: KeepStale = False,
     dry_run: DryRun = False,
+    blender: Blender = None,
     as_json: Json = False,
 ) -> None:
     """Make everything that is not done yet. Run it again to go on after Ctrl-C or a crash."""
 
     choice = Choice(tuple(only), limit, retry_failed=retry_failed, keep_stale=keep_stale)
-    _run(manifest, out, choice, jobs=jobs, executor=executor, dry_run=dry_run, as_json=as_json)
+    _run(manifest, out, choice, jobs=jobs, executor=executor, dry_run=dry_run, blender=blender, as_json=as_json)
 
 
 @batch_app.command()
@@ -97,12 +100,13 @@ def retry(
     jobs: Jobs = None,
     executor: Executor = ExecutorName.LOCAL,
     dry_run: DryRun = False,
+    blender: Blender = None,
     as_json: Json = False,
 ) -> None:
     """Run the items that failed, and no others."""
 
     choice = Choice(tuple(only), limit, failed_only=True)
-    _run(manifest, out, choice, jobs=jobs, executor=executor, dry_run=dry_run, as_json=as_json)
+    _run(manifest, out, choice, jobs=jobs, executor=executor, dry_run=dry_run, blender=blender, as_json=as_json)
 
 
 @batch_app.command()
@@ -155,7 +159,7 @@ def export_assets(
     library: Annotated[Path | None, typer.Option(help="Folder of the library (default: library, in --out).")] = None,
     shard: Annotated[int, typer.Option(min=1, help="Assets per .blend file.")] = 100,
     only: Only = [],  # noqa: B006
-    blender: Annotated[Path | None, typer.Option(help="Blender, with the extension (default: on the PATH).")] = None,
+    blender: Blender = None,
     as_json: Json = False,
 ) -> None:
     """Put the results into a library for Blender's Asset Browser; again adds only what is new. Needs Blender."""
@@ -163,7 +167,7 @@ def export_assets(
         batch = _load(manifest, out, as_json=as_json)
         words = ["export-assets", str(batch.source), "--out", str(batch.out), "--shard", str(shard)]
         words += [] if library is None else ["--library", str(library.absolute())]
-        words += [word for pattern in only for word in ("--only", pattern)]
+        words += [word for pattern in only for word in ("--only", pattern)] + ["--backend", sys.executable]
         answer = ask_blender(find_blender(blender), words)
         finish(answer, as_json=as_json, lines=_library_lines(answer))
         if code := int(answer.get("code", 3 if answer.get("failed") else 0)):
@@ -189,21 +193,28 @@ def _run(
     jobs: int | None,
     executor: ExecutorName,
     dry_run: bool,
+    blender: Path | None,
     as_json: bool,
 ) -> None:
     with failing_politely(None, as_json=as_json):
         if executor == ExecutorName.RAY:
             raise WorkersUnavailableError("This version cannot run batches on Ray.", "Use --executor local.")
         batch = _load(manifest, out, decode=dry_run, as_json=as_json)
+        program = _blender(batch, blender)
         places = jobs or batch.settings.limits.jobs
         if dry_run:
             _foretell(batch, choice, places, as_json=as_json)
             return
         with watching(console, as_json=as_json) as sink:
-            runner = Runner(batch, LocalCrew(places), choice=choice, sink=sink)
+            runner = Runner(batch, LocalCrew(places), choice=choice, sink=sink, blender=program)
             with stopping_on_signals(runner.stop):
                 standings = runner.run()
         _conclude(batch, [standing for standing in standings if choice.names(standing.id)], as_json=as_json)
+
+
+def _blender(batch: Batch, chosen: Path | None) -> Path | None:
+    """The Blender that this batch needs; None if it needs none. Raises ``BlenderUnavailableError``."""
+    return find_blender(chosen) if any(task.item.blend is not None for task in batch.tasks) else None
 
 
 def _conclude(batch: Batch, standings: list[Standing], *, as_json: bool) -> None:
@@ -270,7 +281,7 @@ def _as_asset(standing: Standing) -> dict[str, Any]:
     item, outcome, picture = standing.task.item, standing.outcome, standing.task.inputs.get("image")
     mesh = None if outcome is None or outcome.mesh is None else f"items/{item.id}/{outcome.mesh}"
     return {
-        "name": item.name or item.id, "kind": item.kind, "prompt": item.prompt or "", "preset": item.preset,
+        "name": item.name or item.id, "kind": item.kind, "object": item.object, "prompt": item.prompt or "", "preset": item.preset,
         "seed": standing.task.config.seed, "tags": list(item.tags), "catalog": item.catalog or "",
         "license": item.license or "", "author": item.author or "", "mesh": mesh,
         "key": "" if outcome is None else outcome.key, "image": None if picture is None else str(picture),

@@ -31,6 +31,14 @@ from dreamcraft3d.errors import Cancelled, DiskFullError, DreamCraftError, Works
 from dreamcraft3d.progress import Artifact, Event, Note, Progress, StageFinished, StageStarted, StepDone, Warned
 from dreamcraft3d.server.artifacts import ARTIFACTS
 from dreamcraft3d.server.logs import log_tail
+from dreamcraft3d.server.worker_refine import (
+    blender_object,
+    received,
+    refine_images,
+    refine_mesh,
+    refine_request,
+    sent,
+)
 
 if TYPE_CHECKING:
     from dreamcraft3d.refining.request import RefineRequest
@@ -195,6 +203,8 @@ class Worker:
         from dreamcraft3d import pipeline
         from dreamcraft3d.workspace import Workspace
 
+        source = blender_object(order)
+        order = order if source is None else sent(source, order, folder)
         asked = refine_request(order)
         config = configuration(order, asked)
         deadline = time.monotonic() + BUSY_SECONDS
@@ -203,7 +213,10 @@ class Worker:
                 shelf = self._shelf(config)
                 workspace = Workspace(folder)
                 if asked is not None:
-                    return refine_images(asked, config, workspace, progress, shelf)
+                    report = refine_images(asked, config, workspace, progress, shelf)
+                    if source is not None:
+                        received(source, order, folder)
+                    return report
                 if order["request"].get("kind") == "refine":
                     return refine_mesh(order, config, workspace, progress, shelf)
                 picture = Path(order["files"]["picture"])
@@ -242,16 +255,6 @@ class Worker:
         self.send({"masked": order["id"], **answer})
 
 
-def refine_request(order: Mapping[str, Any]) -> "RefineRequest | None":
-    """What a job of the kind refine asks for, if its mesh is a request and not a mesh file."""
-    if order["request"].get("kind") != "refine":
-        return None
-    from dreamcraft3d.refining.archive import is_archive, read_archive
-
-    mesh = Path(order["files"]["mesh"])
-    return read_archive(mesh) if is_archive(mesh) else None
-
-
 def configuration(order: Mapping[str, Any], asked: "RefineRequest | None") -> Any:
     """The preset and settings of a job, on top of what a refine request says itself."""
     from dreamcraft3d.presets import configure
@@ -262,41 +265,6 @@ def configuration(order: Mapping[str, Any], asked: "RefineRequest | None") -> An
         return configured_by(asked.header.model_copy(update={"preset": request["preset"]}), request["settings"])
     maps = {f"reference.{name}": files[name] for name in ("mask", "depth", "normal") if name in files}
     return configure(request["preset"], {**request["settings"], **maps})
-
-
-def refine_images(
-    asked: "RefineRequest", config: Any, workspace: Any, progress: Progress, shelf: Any
-) -> dict[str, Any]:
-    """The images that a request asks for, as `result.zip`. Returns the report."""
-    from dreamcraft3d.refining.archive import pack_result
-    from dreamcraft3d.refining.run import refine
-
-    result = refine(asked, config, workspace, progress, shelf=shelf)
-    progress.artifact("result.zip", pack_result(result, workspace))
-    return result.report
-
-
-def refine_mesh(
-    order: Mapping[str, Any], config: Any, workspace: Any, progress: Progress, shelf: Any
-) -> dict[str, Any]:
-    """A mesh file with other images, under its own name; of an upload, which has none, as `result.glb`."""
-    from dreamcraft3d.refining.files import refine_file
-    from dreamcraft3d.workspace import atomic_path
-
-    mesh, picture = Path(order["files"]["mesh"]), order["files"].get("picture")
-    upload = not mesh.suffix  # named by its hash
-    if upload:
-        mesh = workspace.write_bytes("mesh.glb", mesh.read_bytes())
-    done = refine_file(
-        mesh, config, workspace, progress,
-        picture=None if picture is None else Path(picture).read_bytes(),
-        slots=order["request"].get("slots") or None, prompt=config.prompt, shelf=shelf,
-    )  # fmt: skip
-    if upload:
-        with atomic_path(workspace.file("result.glb")) as temporary:
-            temporary.write_bytes(done.mesh.read_bytes())
-        progress.artifact("result.glb", workspace.file("result.glb"))
-    return done.result.report
 
 
 class Task:

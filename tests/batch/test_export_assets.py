@@ -10,11 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from batches import items, write
-from dreamcraft3d.batch import blender as module
-from dreamcraft3d.batch.blender import find_blender
-from dreamcraft3d.batch.errors import WorkersUnavailableError
 from dreamcraft3d.cli import app
 from dreamcraft3d.errors import InputError
+from dreamcraft3d.executors import blender as module
+from dreamcraft3d.executors.blender import BlenderUnavailableError, find_blender
 
 TESTS = Path(__file__).resolve().parents[1]
 HEADLESS = TESTS / "blender" / "headless.py"
@@ -42,7 +41,7 @@ def test_where_blender_is_looked_for(tmp_path, monkeypatch):
         find_blender(tmp_path / "nowhere")
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(module, "USUAL", ())
-    with pytest.raises(WorkersUnavailableError, match="No Blender was found") as caught:
+    with pytest.raises(BlenderUnavailableError, match="No Blender was found") as caught:
         find_blender(None)
     assert caught.value.code == 4 and "--blender" in caught.value.remedy
 
