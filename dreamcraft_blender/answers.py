@@ -168,6 +168,14 @@ class Message:
 
     def _finish(self) -> None:
         self.done = True
+
+    @property
+    def unsaved(self) -> bool:
+        """Whether everything is there, and `save` is still to be called (a turn of its own: disks take their time)."""
+        return self.done and self._file is not None
+
+    def save(self) -> None:
+        """Gives the whole file its name."""
         if self._file is not None and self._save_to is not None:
             self._file.close()
             self._file = None

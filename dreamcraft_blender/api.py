@@ -133,7 +133,7 @@ def run(current, made, scene, placement, mark, on_progress, on_done, on_problem)
         server = yield from current.link.connected()
         job = yield from current.submit(made(server))
         job = yield from jobs.follow(job.id, seen=lambda found: (current.know([found]), on_progress(found)))
-        path = yield from current.fetch_result(job)
+        path = yield from current.arrivals.fetch_result(job)
         report = importer.read_report(path.with_name("report.json"))
         item = None
         if scene:
@@ -206,7 +206,7 @@ def refining(current, request, preset, settings, name, scene, mode, on_progress)
     title = f"{name} (refined)"
     job = yield from current.submit(operators_refine.submission_of(request, server, preset, settings, title))
     job = yield from jobs.follow(job.id, seen=lambda found: (current.know([found]), on_progress(found)))
-    path = yield from current.fetch_result(job, "result.zip")
+    path = yield from current.arrivals.fetch_result(job, "result.zip")
     report, files = refine_apply.read_result(path, path.with_name("images"))
     maps = {target["slot"]: target["uv_map"] for target in request.header["targets"]}
     images = refine_apply.apply(

@@ -90,10 +90,11 @@ class BatchView:
         self.items: dict[str, Line] = {}
         self.eta: float | None = None
         self.journal: Tail | None = None
+        self.listed = object()
 
     def list_items(self, status: Mapping[str, Any]) -> None:
         """Takes the answer of `batch status`."""
-        before = self.items
+        before, self.listed = self.items, object()
         self.out = Path(str(status["out"]))
         self.items = {}
         for record in status.get("items") or ():

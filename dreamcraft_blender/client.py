@@ -131,7 +131,11 @@ class Exchange:
     def step(self) -> bool:
         """Sends or receives one piece. Raises `Problem`; then, and when done, the socket is closed."""
         try:
-            moved = self._send() if self._unsent else self._receive()
+            if self._message.unsaved:
+                self._message.save()
+                self.done = moved = True
+            else:
+                moved = self._send() if self._unsent else self._receive()
         except Problem:
             self.close()
             raise
@@ -172,7 +176,7 @@ class Exchange:
         data = self._socket.recv(CHUNK)
         self._message.feed(data) if data else self._message.end()
         if self._message.done:
-            self.done = True
+            self.done = not self._message.unsaved
             self._socket.close()
         return True
 

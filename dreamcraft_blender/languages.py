@@ -48,6 +48,8 @@ ZH_HANS = {
     "Take the last render as the picture": "将最近的渲染结果用作图片",
     "Nothing has been rendered yet": "尚未渲染",
     "DreamCraft Picture": "DreamCraft 图片",
+    "Picture for DreamCraft": "用作 DreamCraft 图片",
+    "Take the picture that was dropped into the view": "使用拖入视图的图片",
     "Choose a picture first": "请先选择图片",
     "Choose a picture first: open, paste, or drop one into the 3D view": "请先选择图片：打开、粘贴或拖入 3D 视图",
     # the object

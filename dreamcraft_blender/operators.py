@@ -95,7 +95,7 @@ class DREAMCRAFT_OT_generate(Reporting, bpy.types.Operator):
         job = current.wait(task)
         job = current.wait(current.run(jobs.follow(job.id)))
         current.know([job])
-        current.wait(current.run(current.fetch_result(job)))
+        current.wait(current.run(current.arrivals.fetch_result(job)))
         try:
             return bpy.ops.dreamcraft.import_result("EXEC_DEFAULT", True, job=job.id, pending=True)
         except RuntimeError as error:  # how Blender hands on what an operator reported

@@ -180,7 +180,7 @@ class DREAMCRAFT_OT_import_result(JobOperator, bpy.types.Operator):
             if not path.is_file():
                 if not bpy.app.background:
                     return self.later(current, job, name)
-                current.wait(current.pump.run(current.fetch_result(job, name)), seconds=120)
+                current.wait(current.pump.run(current.arrivals.fetch_result(job, name)), seconds=120)
             waiting = self.waiting(context, job)
             for scene, pending in waiting:
                 place(current, job, path, scene, pending)
@@ -194,9 +194,9 @@ class DREAMCRAFT_OT_import_result(JobOperator, bpy.types.Operator):
         """Fetches the file first; the import follows by itself."""
         if not self.stage:
             wait_again(bpy.context.scene, job.id)
-            current._importing.discard(job.id)
+            current.arrivals.expect(job)
         else:
-            current.run(current.fetch_result(job, name), done=lambda _: current._due.append((job.id, name)))
+            current.arrivals.again(job, name)
         return {"FINISHED"}
 
     def waiting(self, context, job):

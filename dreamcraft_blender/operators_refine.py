@@ -140,7 +140,7 @@ class DREAMCRAFT_OT_refine(Reporting, bpy.types.Operator):
         job = current.wait(task)
         job = current.wait(current.run(jobs.follow(job.id)))
         current.know([job])
-        current.wait(current.run(current.fetch_result(job, "result.zip")))
+        current.wait(current.run(current.arrivals.fetch_result(job, "result.zip")))
         try:
             return bpy.ops.dreamcraft.apply_refinement("EXEC_DEFAULT", True, job=job.id)
         except RuntimeError as error:

@@ -147,6 +147,16 @@ def opened(path):
     return image
 
 
+def take(operator, context, path):
+    """The file becomes the form's picture, or the operator says why not."""
+    image = opened(path)
+    if image is None:
+        text = f"{path.name or path} is not a picture that Blender reads."
+        return operator.fail(Problem("bad_image", text, "Use a PNG, JPEG, WebP, TIFF or BMP file."))
+    context.scene.dreamcraft.picture = image
+    return {"FINISHED"}
+
+
 class DREAMCRAFT_OT_open_picture(Reporting, bpy.types.Operator, ImportHelper):
     """Open a picture of the object"""
 
@@ -161,12 +171,20 @@ class DREAMCRAFT_OT_open_picture(Reporting, bpy.types.Operator, ImportHelper):
         return self.execute(context) if self.filepath else ImportHelper.invoke(self, context, event)
 
     def execute(self, context):
-        image = opened(Path(self.filepath))
-        if image is None:
-            text = f"{Path(self.filepath).name or self.filepath} is not a picture that Blender reads."
-            return self.fail(Problem("bad_image", text, "Use a PNG, JPEG, WebP, TIFF or BMP file."))
-        context.scene.dreamcraft.picture = image
-        return {"FINISHED"}
+        return take(self, context, Path(self.filepath))
+
+
+class DREAMCRAFT_OT_drop_picture(Reporting, bpy.types.Operator):
+    """Take the picture that was dropped into the view"""
+
+    bl_idname = "dreamcraft.drop_picture"
+    bl_label = "Picture for DreamCraft"  # an entry in the menu that Blender shows after the drop
+    bl_options = {"REGISTER", "UNDO"}
+
+    filepath: StringProperty(subtype="FILE_PATH", options={"SKIP_SAVE", "HIDDEN"})
+
+    def execute(self, context):
+        return take(self, context, Path(self.filepath))
 
 
 class DREAMCRAFT_OT_paste_picture(Reporting, bpy.types.Operator):
@@ -281,7 +299,7 @@ class DREAMCRAFT_FH_picture(bpy.types.FileHandler):
 
     bl_idname = "DREAMCRAFT_FH_picture"
     bl_label = "DreamCraft Picture"
-    bl_import_operator = "dreamcraft.open_picture"
+    bl_import_operator = "dreamcraft.drop_picture"
     bl_file_extensions = EXTENSIONS
 
     @classmethod
@@ -292,6 +310,7 @@ class DREAMCRAFT_FH_picture(bpy.types.FileHandler):
 
 CLASSES = (
     DREAMCRAFT_OT_open_picture,
+    DREAMCRAFT_OT_drop_picture,
     DREAMCRAFT_OT_paste_picture,
     DREAMCRAFT_OT_use_render,
     DREAMCRAFT_OT_edit_mask,

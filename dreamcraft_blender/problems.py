@@ -28,6 +28,7 @@ BUTTONS = {
     "silent": Remedy("dreamcraft.restart_backend", "Restart Backend"),
     "not_ours": Remedy("dreamcraft.restart_backend", "Restart Backend"),
     "did_not_start": Remedy("dreamcraft.open_log", "Show Log"),
+    "no_network": Remedy("dreamcraft.install_backend", "Try Again"),
     "offline": Remedy("dreamcraft.open_preferences", "Open Preferences"),
     "read_only": Remedy("dreamcraft.open_preferences", "Open Preferences"),
     "in_the_way": Remedy("dreamcraft.open_preferences", "Open Preferences"),

@@ -5,7 +5,6 @@ tells the window. In the background no timer runs: scripts call `Session.wait`. 
 running backend is found by the first tick, and one that is not running is started by the first wish.
 """
 
-import contextlib
 import logging
 import time
 from pathlib import Path
@@ -15,16 +14,17 @@ import bpy.utils.previews
 from bpy.app.handlers import persistent
 
 from . import batch_watch, jobs, preferences
+from .arrivals import Arrivals
 from .client import Pause, Pump
 from .launcher import Launcher, find_installation
 from .link import Link, LinkState
 from .mask_look import MaskLook
 from .problems import Problem
-from .window import at_rest, show_live, sync_window, waiting_for_images, waiting_in_files
+from .window import sync_window
 
 logger = logging.getLogger(__name__)
 
-BUDGET = 0.0012
+BUDGET = 0.0005
 """Seconds of a tick that the wire may take; drawing the list and Python's own needs come on top (2 ms together)."""
 
 BUSY, LIVELY, IDLE = 0.02, 0.1, 0.5
@@ -55,8 +55,7 @@ class Session:
         self._preview_key = {}
         self._revision = 0
         self._shown = None
-        self._due = []
-        self._importing = set()
+        self.arrivals = Arrivals(self)
         self.link = Link(self.pump, self.make_launcher(), needed=self.is_needed)
         self._poll = self.pump.run(self._polling())
         self.mask = MaskLook(self)
@@ -160,7 +159,7 @@ class Session:
                     found = yield from jobs.listed()
                     self.know(found, all_of_them=True)
                     yield from self._events()
-                    yield from self._results()
+                    yield from self.arrivals.fetching()
                 except Problem as problem:
                     logger.debug("poll: %s", problem)  # the link's own watch tells the user
             active = self.link.ready and self.active_job() is not None
@@ -198,63 +197,6 @@ class Session:
             return 0
         return next((self.previews[name].icon_id for name in self.previews if name.startswith(job)), 0)
 
-    # --- results ----------------------------------------------------------------------------------
-
-    def _results(self):
-        """Flow: fetches what scenes wait for, and hands it to the importer."""
-        for pending in waiting_in_files():
-            job = self.jobs.get(pending.job)
-            if job is None or job.id in self._importing:
-                continue
-            if job.state == "finished":
-                self._importing.add(job.id)
-                yield from self.fetch_result(job)
-                self._due.append((job.id, "result.glb"))
-            elif pending.live and job.state == "running":
-                yield from self._live(job)
-        for pending in waiting_for_images():
-            job = self.jobs.get(pending.job)
-            if job is not None and job.state == "finished" and job.id not in self._importing:
-                self._importing.add(job.id)
-                yield from self.fetch_result(job, "result.zip")
-                self._due.append((job.id, "result.zip"))
-
-    def _live(self, job):
-        """Flow: the newest shape of a running job, once each."""
-        stages = [f"stage-{stage}.glb" for stage in jobs.STAGES if f"stage-{stage}.glb" in job.artifacts]
-        if stages and (job.id, stages[-1]) not in self._importing:
-            self._importing.add((job.id, stages[-1]))
-            yield from jobs.fetch(job.id, stages[-1], self.folder_of(job.id) / stages[-1])
-            self._due.append((job.id, stages[-1]))
-
-    def fetch_result(self, job, name="result.glb"):
-        """Flow: the files that an import needs; returns the model's path."""
-        folder = self.folder_of(job.id)
-        for extra in ("report.json", "preview.webp"):
-            if extra in job.artifacts and not ((folder / extra).is_file() and extra == "report.json"):
-                with contextlib.suppress(Problem):  # good to have, not needed
-                    yield from jobs.fetch(job.id, extra, folder / extra)
-        return (yield from jobs.fetch(job.id, name, folder / name))
-
-    def import_due(self):
-        """Imports one result, if there is one and Blender is at rest. One undo step each."""
-        if not self._due or not at_rest():
-            return
-        job, name = self._due.pop(0)
-        window = bpy.context.window_manager.windows[0] if bpy.context.window_manager.windows else None
-        override = {"window": window} if window is not None else {}
-        try:
-            with bpy.context.temp_override(**override):
-                if name == "result.glb":
-                    bpy.ops.dreamcraft.import_result("EXEC_DEFAULT", True, job=job, pending=True)
-                elif name == "result.zip":
-                    bpy.ops.dreamcraft.apply_refinement("EXEC_DEFAULT", True, job=job)
-                else:
-                    show_live(job, self.folder_of(job) / name, title_of(job))
-        except (RuntimeError, Problem) as error:
-            self.problem = error if isinstance(error, Problem) else Problem("bad_model", str(error))
-        self.touch()
-
     # --- ticking ----------------------------------------------------------------------------------
 
     def tick(self):
@@ -269,7 +211,7 @@ class Session:
         if shown != self._shown:
             self._shown = shown
             sync_window(self)
-        if self._due and bpy.app.timers.is_registered(_import_due) is False:
+        if self.arrivals.due and not bpy.app.timers.is_registered(_import_due):
             bpy.app.timers.register(_import_due, first_interval=0.0)
         lively = self.link.state is LinkState.CONNECTING or self.active_job() is not None or self.mask.pending
         lively = lively or self.batch.busy
@@ -345,7 +287,7 @@ def title_of(job):
 def _import_due():
     """One-shot timer of its own: reading and building a model is the one thing that takes longer than a tick."""
     if _current is not None:
-        _current.import_due()
+        _current.arrivals.import_due()
 
 
 def _tick():
@@ -364,8 +306,7 @@ def _tick():
 def _file_loaded(_):
     """Another file: its scenes may wait for jobs; what was on its way into the old one is dropped."""
     if _current is not None:
-        _current._due.clear()
-        _current._importing.clear()
+        _current.arrivals.forget()
         _current._shown = None
 
 

@@ -4,6 +4,9 @@ import bpy
 
 from . import advanced, importer
 
+_filled = None
+"""Which list of items the window has."""
+
 
 def sync_window(current):
     """Brings the list and the advanced settings up to date and redraws the sidebars."""
@@ -39,9 +42,11 @@ def fill_list(state, current):
 
 
 def fill_batch(state, view):
-    """The items of the batch; what they show is looked up by id."""
-    if [line.item for line in state.batch] == list(view.items):
+    """The items of the batch; what they show is looked up by id. Thousands are not compared at every turn."""
+    global _filled
+    if _filled == (view.listed, state.as_pointer()) and len(state.batch) == len(view.items):
         return
+    _filled = view.listed, state.as_pointer()
     chosen = state.batch[state.batch_active].item if state.batch_active < len(state.batch) else ""
     state.batch.clear()
     for item in view.items.values():

@@ -43,7 +43,7 @@ def until(current, condition, seconds=20.0):
     end = time.monotonic() + seconds
     while not condition():
         current.tick()
-        current.import_due()
+        current.arrivals.import_due()
         time.sleep(0.01)
         assert time.monotonic() < end, (current.link.state, current.problem, list(current.jobs.values()))
 

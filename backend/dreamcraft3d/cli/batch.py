@@ -281,7 +281,8 @@ def _as_asset(standing: Standing) -> dict[str, Any]:
     item, outcome, picture = standing.task.item, standing.outcome, standing.task.inputs.get("image")
     mesh = None if outcome is None or outcome.mesh is None else f"items/{item.id}/{outcome.mesh}"
     return {
-        "name": item.name or item.id, "kind": item.kind, "object": item.object, "prompt": item.prompt or "", "preset": item.preset,
+        "name": item.name or item.id, "kind": item.kind, "object": item.object,
+        "prompt": item.prompt or "", "preset": item.preset,
         "seed": standing.task.config.seed, "tags": list(item.tags), "catalog": item.catalog or "",
         "license": item.license or "", "author": item.author or "", "mesh": mesh,
         "key": "" if outcome is None else outcome.key, "image": None if picture is None else str(picture),

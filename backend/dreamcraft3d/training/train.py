@@ -278,13 +278,14 @@ def _loop(
 ) -> None:
     settings, checkpoint = trainer.settings, folder / "checkpoint.pt"
     images = settings.batch * settings.targets
-    started, before = time.monotonic(), trainer.seconds
-    logged = saved = sheeted = before
+    started, before = worked(trainer.device), trainer.seconds
+    logged = sheeted = before
+    saved = time.monotonic()
     losses: list[float] = []
     first = trainer.step
     while trainer.progress < 1.0:
         losses.append(trainer.train_step(world.batch(settings.batch, trainer.generator, targets=settings.targets)))
-        trainer.seconds = before + time.monotonic() - started
+        trainer.seconds = before + worked(trainer.device) - started
         if trainer.seconds - logged >= settings.log_seconds:
             speed = images * (trainer.step - first) / (trainer.seconds - logged)
             _log(folder, on_log, {
@@ -293,14 +294,24 @@ def _loop(
                 "img_per_s": round(speed, 1), "minutes": round(trainer.seconds / 60.0, 2),
             })  # fmt: skip
             logged, losses, first = trainer.seconds, [], trainer.step
-        if trainer.seconds - saved >= 60.0 * settings.checkpoint_minutes:
+        if time.monotonic() - saved >= 60.0 * settings.checkpoint_minutes:
             _save(trainer, checkpoint, targets)
             world.refresh()
-            saved = trainer.seconds
+            saved = time.monotonic()
         if trainer.seconds - sheeted >= 60.0 * settings.sheet_minutes:
             _judge(trainer, folder, on_log)
-            sheeted = trainer.seconds = before + time.monotonic() - started
+            sheeted = trainer.seconds = before + worked(trainer.device) - started
     _save(trainer, checkpoint, targets)
+
+
+def worked(device: str | torch.device) -> float:
+    """Seconds that this process has worked: a shared, paused or sleeping machine counts only what it gave.
+
+    On the CPU the processor time of all threads, divided by their number; elsewhere the clock.
+    """
+    if torch.device(device).type == "cpu":
+        return time.process_time() / torch.get_num_threads()
+    return time.monotonic()
 
 
 def _save(trainer: Trainer, checkpoint: Path, targets: list[Path]) -> None:
