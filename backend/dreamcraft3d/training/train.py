@@ -112,6 +112,16 @@ class Trainer:
         return self.step / steps if steps is not None else self.seconds / max(60.0 * self.settings.minutes, 1e-9)
 
     @property
+    def worked(self) -> float:
+        """Seconds of work of this process: a shared, paused or sleeping machine counts only what it gave.
+
+        On the CPU the processor time of all threads, divided by how many train; elsewhere the clock.
+        """
+        if self.device.type != "cpu":
+            return time.monotonic()
+        return time.process_time() / (len(self._replicas) if self._pool else torch.get_num_threads())
+
+    @property
     def steps_of_noise(self) -> int:
         """T, the number of timesteps."""
         return len(self.network.alphas_cumprod)
@@ -278,14 +288,14 @@ def _loop(
 ) -> None:
     settings, checkpoint = trainer.settings, folder / "checkpoint.pt"
     images = settings.batch * settings.targets
-    started, before = worked(trainer.device), trainer.seconds
+    started, before = trainer.worked, trainer.seconds
     logged = sheeted = before
     saved = time.monotonic()
     losses: list[float] = []
     first = trainer.step
     while trainer.progress < 1.0:
         losses.append(trainer.train_step(world.batch(settings.batch, trainer.generator, targets=settings.targets)))
-        trainer.seconds = before + worked(trainer.device) - started
+        trainer.seconds = before + trainer.worked - started
         if trainer.seconds - logged >= settings.log_seconds:
             speed = images * (trainer.step - first) / (trainer.seconds - logged)
             _log(folder, on_log, {
@@ -300,18 +310,8 @@ def _loop(
             saved = time.monotonic()
         if trainer.seconds - sheeted >= 60.0 * settings.sheet_minutes:
             _judge(trainer, folder, on_log)
-            sheeted = trainer.seconds = before + worked(trainer.device) - started
+            sheeted = trainer.seconds = before + trainer.worked - started
     _save(trainer, checkpoint, targets)
-
-
-def worked(device: str | torch.device) -> float:
-    """Seconds that this process has worked: a shared, paused or sleeping machine counts only what it gave.
-
-    On the CPU the processor time of all threads, divided by their number; elsewhere the clock.
-    """
-    if torch.device(device).type == "cpu":
-        return time.process_time() / torch.get_num_threads()
-    return time.monotonic()
 
 
 def _save(trainer: Trainer, checkpoint: Path, targets: list[Path]) -> None:
