@@ -165,12 +165,24 @@ class Evaluated:
         graph = bpy.context.evaluated_depsgraph_get()
         self.final = self.item.evaluated_get(graph)
         mesh = self.final.to_mesh(preserve_all_data_layers=True, depsgraph=graph)
+        if not len(mesh.polygons):
+            self.final.to_mesh_clear()
+            raise nothing_left(self.item, graph)
         if topology(mesh) == topology(self.item.data) and same_maps(mesh, self.item.data):
             return self.item.data, "original"
         return mesh, "evaluated"
 
     def __exit__(self, *_):
         self.final.to_mesh_clear()
+
+
+def nothing_left(item, graph):
+    """Why an object whose own mesh has faces shows none of them."""
+    if any(found.is_instance and found.parent and found.parent.original == item for found in graph.object_instances):
+        text = f"{item.name} shows instances only: it has no faces of its own."
+        remedy = "Refine the object that is instanced, or add Realize Instances to its Geometry Nodes."
+        return Problem("E_INSTANCE_ONLY", text, remedy)
+    return Problem("empty_model", f"{item.name} has no faces after its modifiers.", "Check its modifiers.")
 
 
 def topology(mesh):

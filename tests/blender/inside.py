@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 MUG = ROOT / "examples" / "mug.png"
 CASES: dict[str, Callable[[Path], None]] = {}
@@ -344,6 +346,16 @@ def pictures_of_all_kinds(folder: Path) -> None:
     np.testing.assert_allclose(np.array(again.pixels[:]).reshape(16, 32, 4)[15, 0, 3], 0.5, atol=0.01)
     bright = bpy.data.images.new("bright", 16, 16, float_buffer=True)
     assert pictures.picture_of(bright).data.startswith(b"\x89PNG")
+    (folder / "not.png").write_bytes(b"nothing")
+    for name in ("drop_picture", "open_picture"):  # both by the file's path, as Blender calls them
+        form = bpy.context.scene.dreamcraft
+        form.picture = None
+        getattr(bpy.ops.dreamcraft, name)(filepath=str(folder / "made.png"))
+        assert form.picture is not None, name
+        with pytest.raises(RuntimeError, match="not a picture that Blender reads"):
+            getattr(bpy.ops.dreamcraft, name)(filepath=str(folder / "not.png"))
+    handler = bpy.types.DREAMCRAFT_FH_picture
+    assert handler.bl_import_operator == "dreamcraft.drop_picture" and ".png" in handler.bl_file_extensions
 
 
 @case

@@ -472,6 +472,35 @@ def refusals_say_what_to_do(folder: Path) -> None:
 
 
 @case
+def instances_are_not_faces(folder: Path) -> None:
+    """A Geometry Nodes object that shows instances only; one that shows nothing; realised, it is refined."""
+    import bpy
+
+    registered()
+    from dreamcraft_blender import refine_request
+
+    item = cube()
+    tree = bpy.data.node_groups.new("copies", "GeometryNodeTree")
+    tree.interface.new_socket("Geometry", in_out="INPUT", socket_type="NodeSocketGeometry")
+    tree.interface.new_socket("Geometry", in_out="OUTPUT", socket_type="NodeSocketGeometry")
+    kinds = ("NodeGroupInput", "GeometryNodeGeometryToInstance", "GeometryNodeRealizeInstances", "NodeGroupOutput")
+    start, instance, real, end = (tree.nodes.new(kind) for kind in kinds)
+    tree.links.new(start.outputs[0], instance.inputs[0])
+    tree.links.new(instance.outputs[0], end.inputs[0])
+    item.modifiers.new("Nodes", "NODES").node_group = tree
+
+    def build():
+        return refine_request.build(item, refine_request.Wish())
+
+    assert refusal(build) == "E_INSTANCE_ONLY"
+    tree.links.new(instance.outputs[0], real.inputs[0])
+    tree.links.new(real.outputs[0], end.inputs[0])
+    assert len(build().arrays["tri_vertex"]) == 12
+    tree.links.remove(end.inputs[0].links[0])
+    assert refusal(build) == "empty_model"
+
+
+@case
 def a_bare_mesh_gets_its_first_material(folder: Path) -> None:
     import bpy
 
