@@ -139,10 +139,30 @@ def saved_copy(image):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "image"
         try:
-            image.save(filepath=str(path), save_copy=True)
+            if bpy.app.version >= (4, 3, 0):
+                image.save(filepath=str(path), save_copy=True)
+            else:  # saving would rename the image itself
+                save_twin(image, path)
         except RuntimeError as error:
             raise lost(image) from error
         return path.read_bytes()
+
+
+def save_twin(image, path):
+    """Writes an image's pixels through another image, which is gone afterwards."""
+    width, height = image.size
+    pixels = np.empty(width * height * image.channels, np.float32)
+    image.pixels.foreach_get(pixels)
+    rgba = np.ones((width * height, 4), np.float32)
+    rgba[:, : image.channels] = pixels.reshape(-1, image.channels)
+    twin = bpy.data.images.new(image.name, width, height, alpha=image.channels == 4, float_buffer=image.is_float)
+    try:
+        twin.colorspace_settings.name = image.colorspace_settings.name
+        twin.file_format = image.file_format
+        twin.pixels.foreach_set(rgba.ravel())
+        twin.save(filepath=str(path))
+    finally:
+        bpy.data.images.remove(twin)
 
 
 def lost(image):
