@@ -56,7 +56,7 @@ def rows_of_jsonl(text: str) -> list[Row]:
         if not line.strip():
             continue
         try:
-            values = json.loads(line, object_pairs_hook=_once, parse_constant=_no_constant)
+            values = READER.decode(line)
         except ValueError as error:
             what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
             problems.append(Problem(number, None, f"This is not JSON: {what}.", "Write one object per line."))
@@ -72,7 +72,7 @@ def rows_of_jsonl(text: str) -> list[Row]:
 
 def to_jsonl(items: Iterable[Item]) -> str:
     """The canonical form: what differs from the defaults of the program, keys in the order of ``Item``."""
-    return "".join(f"{json.dumps(written(item), ensure_ascii=False)}\n" for item in items)
+    return "".join(f"{WRITER.encode(written(item))}\n" for item in items)
 
 
 def written(item: Item) -> dict[str, Any]:
@@ -91,6 +91,11 @@ def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is no JSON number")
+
+
+READER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+WRITER = json.JSONEncoder(ensure_ascii=False)
+"""Made once: thousands of lines are read and written."""
 
 
 # --- CSV ------------------------------------------------------------------------------------------
