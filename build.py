@@ -118,17 +118,27 @@ def demo() -> int:
 
 
 SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
-"""The quick tests run in a process per core; the slow ones keep the cores to themselves."""
+"""A process per core."""
+FAILED_AGAIN = ["--last-failed", "--last-failed-no-failures", "none"]
+TESTS_FAILED, NONE_SELECTED = 1, 5
+"""Exit codes of pytest."""
 
 
 def test(words: Sequence[str], *, fast: bool) -> int:
-    """The whole suite, the quick part first; stops at the first part that fails."""
+    """The whole suite, the quick part first; stops at the first part that fails.
+
+    The slow tests start services, kill processes and wait for them: what fails beside others is run once more, alone,
+    and that run counts.
+    """
     install(DEVELOP)
     install_validator()
-    for marker, manner in [("not slow", SIDE_BY_SIDE)] if fast else [("not slow", SIDE_BY_SIDE), ("slow", [])]:
+    for marker in ["not slow"] if fast else ["not slow", "slow"]:
         say(f"tests that are {marker}")
-        code = run(["-m", "pytest", "-m", marker, *manner, *words])
-        if code not in (0, 5):  # 5: none was selected
+        code = run(["-m", "pytest", "-m", marker, *SIDE_BY_SIDE, *words])
+        if code == TESTS_FAILED and marker == "slow":
+            say("those that failed, one after the other")
+            code = run(["-m", "pytest", "-m", marker, *FAILED_AGAIN, *words])
+        if code not in (0, NONE_SELECTED):
             return code
     return 0
 
