@@ -522,14 +522,14 @@ def a_bare_mesh_gets_its_first_material(folder: Path) -> None:
 
 @case
 def any_mesh_keeps_everything_else(folder: Path) -> None:
-    """Forty random meshes: n-gons, several slots, odd maps, odd places."""
+    """Two hundred random meshes: n-gons, several slots, odd maps, odd places."""
     import bpy
 
     registered()
     from dreamcraft_blender import refine_apply
 
     chance = np.random.default_rng(5)
-    for number in range(40):
+    for number in range(200):
         bpy.ops.mesh.primitive_cone_add(vertices=int(chance.integers(3, 9)), depth=float(chance.uniform(0.1, 3.0)))
         item = bpy.context.active_object
         mesh, slots = item.data, int(chance.integers(1, 4))
