@@ -9,7 +9,7 @@ from bpy_extras.io_utils import ImportHelper
 
 from . import importer, session
 from .batch_watch import EXPORT
-from .pictures import Reporting
+from .pictures import Reporting, tip_of
 from .problems import Problem
 
 ENDINGS = "*.jsonl;*.csv;*.tsv"
@@ -35,8 +35,7 @@ class DREAMCRAFT_OT_choose_batch(Reporting, ImportHelper, bpy.types.Operator):
 
     @classmethod
     def description(cls, context, properties):
-        found = properties.bl_rna.properties["kind"].enum_items[properties.kind]
-        return bpy.app.translations.pgettext_tip(found.description)
+        return tip_of(properties, "kind")
 
     def invoke(self, context, event):
         self.filter_glob = ENDINGS if self.kind == "MANIFEST" else "*.png;*.jpg;*.jpeg;*.webp;*.tif;*.tiff;*.bmp"
@@ -97,8 +96,7 @@ class DREAMCRAFT_OT_batch_action(BatchOperator, bpy.types.Operator):
 
     @classmethod
     def description(cls, context, properties):
-        found = properties.bl_rna.properties["action"].enum_items[properties.action]
-        return bpy.app.translations.pgettext_tip(found.description)
+        return tip_of(properties, "action")
 
     def execute(self, context):
         jobs = context.scene.dreamcraft.batch_jobs

@@ -5,7 +5,7 @@ from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from . import advanced, importer, jobs, preferences, session
 from .operators import await_object
-from .pictures import Reporting
+from .pictures import Reporting, tip_of
 from .problems import Problem
 
 
@@ -64,9 +64,7 @@ class DREAMCRAFT_OT_job_action(JobOperator, bpy.types.Operator):
 
     @classmethod
     def description(cls, context, properties):
-        return bpy.app.translations.pgettext_tip(
-            properties.bl_rna.properties["action"].enum_items[properties.action].description
-        )
+        return tip_of(properties, "action")
 
     def execute(self, context):
         try:
