@@ -119,26 +119,16 @@ def demo() -> int:
 
 SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
 """A process per core."""
-FAILED_AGAIN = ["--last-failed", "--last-failed-no-failures", "none"]
-TESTS_FAILED, NONE_SELECTED = 1, 5
-"""Exit codes of pytest."""
 
 
 def test(words: Sequence[str], *, fast: bool) -> int:
-    """The whole suite, the quick part first; stops at the first part that fails.
-
-    The slow tests start services, kill processes and wait for them: what fails beside others is run once more, alone,
-    and that run counts.
-    """
+    """The whole suite, the quick part first; stops at the first part that fails."""
     install(DEVELOP)
     install_validator()
     for marker in ["not slow"] if fast else ["not slow", "slow"]:
         say(f"tests that are {marker}")
         code = run(["-m", "pytest", "-m", marker, *SIDE_BY_SIDE, *words])
-        if code == TESTS_FAILED and marker == "slow":
-            say("those that failed, one after the other")
-            code = run(["-m", "pytest", "-m", marker, *FAILED_AGAIN, *words])
-        if code not in (0, NONE_SELECTED):
+        if code not in (0, 5):  # 5: none was selected
             return code
     return 0
 

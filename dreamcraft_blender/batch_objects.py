@@ -15,6 +15,9 @@ import bpy
 from . import refine_apply, refine_request
 from .problems import Problem
 from .submission import Picture
+from .whole_file import write_whole
+
+REMEDY = "Make room, or choose another --out."
 
 
 def with_blender(action, words=()):
@@ -62,7 +65,7 @@ def export_request(given):
         path = Path(given.reference)
         picture = Picture(path.read_bytes(), path.name)
     request = refine_request.build(item, refine_request.Wish(slots=slots, reference=picture))
-    written(Path(given.to), request.packed())
+    write_whole(Path(given.to), request.packed(), remedy=REMEDY)
 
 
 def apply_result(given):
@@ -81,7 +84,7 @@ def apply_result(given):
         bpy.ops.wm.save_as_mainfile(filepath=str(partial), copy=True, compress=True, relative_remap=True)
         partial.replace(target)
     except (OSError, RuntimeError) as error:
-        raise unwritable(target, error) from error
+        raise Problem("read_only", f"Cannot write {target.name}: {error}.", REMEDY) from error
 
 
 def object_of(given):
@@ -108,17 +111,3 @@ def slot_of(item, name):
         return int(name)
     text = f"{item.name} has no material slot {name}."
     raise Problem("E_REQUEST", text, f"Its materials: {', '.join(names)[:300] or 'none'}.")
-
-
-def written(path, data):
-    """All of it or nothing. Raises `Problem`."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except OSError as error:
-        raise unwritable(path, error) from error
-
-
-def unwritable(path, error):
-    return Problem("read_only", f"Cannot write {path.name}: {error}.", "Make room, or choose another --out.")

@@ -6,14 +6,13 @@ The id of a new catalogue follows from its path, so every machine gives it the s
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import uuid
 from collections.abc import Iterable
 from pathlib import Path
 
 from .problems import Problem
+from .whole_file import write_whole
 
 __all__ = ["NAME", "add_catalogs", "catalog_path"]
 
@@ -59,7 +58,8 @@ def add_catalogs(folder: Path, wanted: Iterable[str]) -> dict[str, str]:
         start = text or HEAD
         if not start.endswith("\n"):
             start += ending
-        _replace(path, start + "".join(line + ending for line in new))
+        text = start + "".join(line + ending for line in new)
+        write_whole(path, text.encode("utf-8"), remedy="Choose another --library.")
     return ids
 
 
@@ -82,23 +82,3 @@ def _known(path: Path, text: str) -> dict[str, str]:
     if text.strip() and not versions:
         raise Problem("bad_library", f"{path} holds no catalogues.", "Choose another --library.")
     return found
-
-
-def _replace(path: Path, text: str) -> None:
-    """The whole file at once, or not at all."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".partial-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode("utf-8"))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except OSError:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        text = f"Cannot write {path}: {error.strerror or error}."
-        raise Problem("read_only", text, "Choose another --library.") from error

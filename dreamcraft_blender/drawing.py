@@ -38,6 +38,12 @@ def words(text):
     return bpy.app.translations.pgettext_iface(text)
 
 
+def tip_of(properties, name):
+    """The tooltip of what an operator's button has chosen, in the user's language."""
+    found = properties.bl_rna.properties[name].enum_items[getattr(properties, name)]
+    return bpy.app.translations.pgettext_tip(found.description)
+
+
 def wrapped(layout, text, context, *, icon="NONE"):
     """A text over as many lines as the sidebar's width needs."""
     scale = context.preferences.system.ui_scale or 1.0

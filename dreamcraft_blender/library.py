@@ -24,6 +24,7 @@ import numpy as np
 from . import catalogs, importer
 from .pixels import encode_png, levels_of
 from .problems import Problem
+from .whole_file import write_whole
 
 SHARD = 100
 """Assets per file: few enough to be opened quickly, many enough that thousands of items stay tens of files."""
@@ -289,9 +290,5 @@ def read_index(path):
 
 def write_index(path, index):
     """After each file, so that an export that was interrupted goes on."""
-    temporary = path.with_name(f"{path.name}.partial")
-    try:
-        temporary.write_text(json.dumps({"schema": INDEX_SCHEMA, "items": index}, indent=1), encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise Problem("read_only", f"Cannot write {path}: {error.strerror}.", "Choose another --library.") from error
+    text = json.dumps({"schema": INDEX_SCHEMA, "items": index}, indent=1)
+    write_whole(path, text.encode("utf-8"), remedy="Choose another --library.")

@@ -9,7 +9,8 @@ from bpy_extras.io_utils import ImportHelper
 
 from . import importer, session
 from .batch_watch import EXPORT
-from .pictures import Reporting, tip_of
+from .drawing import tip_of
+from .pictures import Reporting
 from .problems import Problem
 
 ENDINGS = "*.jsonl;*.csv;*.tsv"

@@ -4,8 +4,9 @@ import bpy
 from bpy.props import BoolProperty, EnumProperty, StringProperty
 
 from . import advanced, importer, jobs, preferences, session
+from .drawing import tip_of
 from .operators import await_object
-from .pictures import Reporting, tip_of
+from .pictures import Reporting
 from .problems import Problem
 
 

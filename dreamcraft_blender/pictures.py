@@ -133,12 +133,6 @@ class Reporting:
         return {"CANCELLED"}
 
 
-def tip_of(properties, name):
-    """The tooltip of what an operator's button has chosen, in the user's language."""
-    found = properties.bl_rna.properties[name].enum_items[getattr(properties, name)]
-    return bpy.app.translations.pgettext_tip(found.description)
-
-
 def opened(path):
     """The image in a file; None if it is none (Blender makes an empty image of anything)."""
     if not path.is_file():

@@ -162,7 +162,7 @@ def test_server_is_up_without_torch(imports):
 
 
 PLAIN = {"answers", "client", "glb", "installer", "jobs", "launcher", "link", "pixels", "problems", "schema"}
-PLAIN |= {"submission", "batch_runs", "batch_view", "catalogs"}
+PLAIN |= {"submission", "batch_runs", "batch_view", "catalogs", "whole_file"}
 """Modules of the extension that work without Blender."""
 
 IN_EVERY_BLENDER = {*sys.stdlib_module_names, "bpy", "bpy_extras", "mathutils", "numpy", ""}

@@ -56,12 +56,8 @@ def test_ten_thousand_lines_there_and_back_in_two_seconds():
         for n in range(10_000)
     ]
     start = time.process_time()  # the machine may be busy with other things
-    for _ in range(5):
-        json.loads(json.dumps([item.model_dump() for item in batch]))
-    yardstick = time.process_time() - start  # .75 s on the machine that the two seconds are meant for
-    start = time.process_time()
     assert parsed(rows_of_jsonl(to_jsonl(parsed(rows_of_csv(to_csv(batch)))))) == batch
-    assert time.process_time() - start < 2.0 * max(1.0, yardstick / 0.75)
+    assert time.process_time() - start < 2.0
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])

@@ -53,7 +53,7 @@ def find_blender(chosen: Path | None) -> Path:
             return path
     raise BlenderUnavailableError(
         "No Blender was found: this needs one.",
-        "Name one with --blender, or use its Batch panel.",
+        "Name one with --blender, or use the Batch panel in Blender.",
     )
 
 

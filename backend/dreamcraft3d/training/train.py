@@ -257,7 +257,7 @@ def train(
     """Trains within the budget and returns the path of the exported weights (EMA, fp16).
 
     Args:
-        minutes: training time in all; a resumed run counts what it has used before.
+        minutes: of work in all (see `Trainer.worked`); a resumed run counts what it has used before.
         resume: go on from `folder`/checkpoint.pt where there is one.
         start: weights to go on from where there is no checkpoint.
         folder: pictures (drawn first where missing), checkpoint, log and sheets.
