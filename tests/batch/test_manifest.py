@@ -55,9 +55,9 @@ def test_ten_thousand_lines_there_and_back_in_two_seconds():
         Item(id=f"thing-{n}", image=f"{n}.png", seed=n, prompt=f"Stühle, {n} 椅子", tags=("a", "b"))
         for n in range(10_000)
     ]
-    start = time.process_time()  # the machine may be busy with other things
+    start = time.thread_time()  # ours: the machine, and threads that other tests have left, may be busy
     assert parsed(rows_of_jsonl(to_jsonl(parsed(rows_of_csv(to_csv(batch)))))) == batch
-    assert time.process_time() - start < 2.0
+    assert time.thread_time() - start < 2.0
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
