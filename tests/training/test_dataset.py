@@ -1,13 +1,27 @@
 """The picture cache: what is written is what is drawn, and augmentation keeps picture and pose together."""
 
 import math
+import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
-from dreamcraft3d.training.dataset import ELEVATIONS, HELD_OUT, World, draw_object, held_out, write_shard
+from dreamcraft3d.training.dataset import (
+    ELEVATIONS,
+    HELD_OUT,
+    UNTINTED,
+    Raw,
+    World,
+    draw_object,
+    drawing_beside,
+    examples,
+    held_out,
+    write_shard,
+)
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +79,85 @@ def test_depth_and_normals_are_those_of_the_pictures() -> None:
     flat = inside[:, 1:] & inside[:, :-1] & (slope.abs() < 0.03)
     lean = torch.corrcoef(torch.stack([slope[flat], batch.normal[0, 0, :, 1:][flat]]))[0, 1]
     assert float(lean) > 0.5, "where the surface recedes to the right it looks to the right"
+
+
+def raw_of_one(*, order: tuple[int, int, int], mirror: bool, tint: torch.Tensor = UNTINTED) -> Raw:
+    drawn = draw_object(HELD_OUT + 2, views=3)
+    stored = (drawn.views[None], drawn.depth[None], drawn.normals[None], drawn.poses[None])
+    return Raw(*stored, torch.tensor([order]), torch.tensor([mirror]), tint[None])
+
+
+def test_a_mirrored_example_is_the_plain_one_seen_in_a_mirror() -> None:
+    plain, twin = (examples(raw_of_one(order=(0, 1, 2), mirror=mirror)) for mirror in (False, True))
+    for name in ("reference", "reference_depth", "target", "depth"):
+        assert torch.equal(getattr(twin, name), getattr(plain, name).flip(-1)), name
+    assert torch.equal(twin.normal, plain.normal.flip(-1) * torch.tensor([-1.0, 1.0, 1.0])[:, None, None])
+    assert torch.equal(twin.pose, plain.pose * torch.tensor([1.0, -1.0, 1.0]))
+    assert float(plain.pose[..., 1].abs().min()) > 0.0
+
+
+def test_permuted_colours_leave_everything_else() -> None:
+    plain, turned = (examples(raw_of_one(order=order, mirror=False)) for order in ((0, 1, 2), (2, 0, 1)))
+    assert torch.equal(turned.reference, plain.reference[:, [2, 0, 1, 3]])
+    assert torch.equal(turned.target, plain.target[:, :, [2, 0, 1, 3]])
+    for name in ("reference_depth", "depth", "normal", "pose"):
+        assert torch.equal(getattr(turned, name), getattr(plain, name)), name
+
+
+def test_a_tint_changes_all_views_alike_and_nothing_shines_through() -> None:
+    tint = torch.tensor([[0.5, 0.1], [1.3, 0.15], [1.0, -0.15]])
+    plain, tinted = (examples(raw_of_one(order=(0, 1, 2), mirror=False, tint=t)) for t in (UNTINTED, tint))
+    for before, after in ((plain.reference, tinted.reference), (plain.target[:, 0], tinted.target[:, 0])):
+        opacity = before[:, 3:]
+        straight = (before[:, :3] / opacity.clamp_min(1e-6)).clamp(0.0, 1.0)
+        wanted = opacity * (straight * tint[:, 0, None, None] + tint[:, 1, None, None]).clamp(0.0, 1.0)
+        assert torch.allclose(after[:, :3], wanted, atol=1e-5)
+        assert torch.equal(after[:, 3:], opacity)
+    assert torch.equal(plain.depth, tinted.depth)
+
+
+def test_half_of_the_objects_keep_their_colours(folder: Path) -> None:
+    views = np.load(folder / "views-00000.npy")[:, 0].astype(np.float32) / 255.0
+    sums = views.reshape(len(views), -1, 4).sum(1)
+    batch = World(folder).batch(200, torch.Generator().manual_seed(0))
+    found = batch.reference.flatten(2).sum(-1).numpy()
+    same = [any(np.allclose(np.sort(a[:3]), np.sort(b[:3]), rtol=1e-4) for b in sums) for a in found]
+    assert 70 < sum(same) < 130
+
+
+def test_views_of_an_object_differ_and_all_of_them_are_wanted_at_times(folder: Path) -> None:
+    poses = World(folder).batch(60, torch.Generator().manual_seed(1), targets=3).pose
+    azimuths = poses[..., 1].abs()
+    assert all(len(set(each.tolist())) == 3 for each in azimuths)
+    front = (azimuths == 0.0).any(1)
+    assert 30 < int(front.sum()) < 60, "three of four views: the reference among them three times in four"
+
+
+def test_a_world_grows_without_using_up_descriptors(tmp_path: Path) -> None:
+    write_shard(tmp_path, 0, objects=2, views=2)
+    world = World(tmp_path)
+    write_shard(tmp_path, 1, objects=1, views=2)
+    world.refresh()
+    assert len(world) == 3
+    azimuths = np.abs(np.load(tmp_path / "poses-00001.npy")[0, 1, 1])
+    batch = world.batch(30, torch.Generator().manual_seed(0), targets=2)
+    assert any(np.isclose(float(pose[1].abs()), azimuths, atol=1e-6) for pose in batch.pose.flatten(0, 1))
+    assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(tmp_path))]
+
+
+@pytest.mark.slow
+def test_writers_see_no_card_and_leave_nothing_half_done(tmp_path: Path) -> None:
+    card = os.environ.get("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(KeyboardInterrupt), drawing_beside(tmp_path, [0, 1, 2], writers=2, objects=10_000) as processes:
+        assert len(processes) == 2
+        assert all(psutil.Process(process.pid).environ()["CUDA_VISIBLE_DEVICES"] == "" for process in processes)
+        for process in processes:
+            (tmp_path / f"views-00000.{process.pid}.tmp").touch()
+        raise KeyboardInterrupt
+    assert not any(process.is_alive() for process in processes)
+    assert not multiprocessing.active_children()
+    assert not list(tmp_path.iterdir())
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == card
 
 
 def test_the_same_generator_gives_the_same_batch(folder: Path) -> None:

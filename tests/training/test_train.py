@@ -1,16 +1,32 @@
 """The training loop on a tiny world: it learns, resumes exactly, and exports what it has learned."""
 
 import json
+import multiprocessing
+import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from dreamcraft3d.errors import DreamCraftError
 from dreamcraft3d.priors.bundled import BundledPrior
 from dreamcraft3d.priors.network import BundledNetwork
-from dreamcraft3d.training.dataset import World, world_folder, write_shard
+from dreamcraft3d.training import train as training
+from dreamcraft3d.training.dataset import Batch, World, world_folder, write_shard
 from dreamcraft3d.training.report import held_out_figures, sample_sheet
-from dreamcraft3d.training.train import Trainer, TrainSettings, draw_timesteps, export_weights, train, write_weights
+from dreamcraft3d.training.train import (
+    Trainer,
+    TrainSettings,
+    draw_timesteps,
+    export_weights,
+    fast_arithmetic,
+    settings_of,
+    train,
+    write_weights,
+)
 
 TINY = TrainSettings(steps=8, batch=4, targets=2, warm_up=2, shards=1, learning_rate=2e-3, bfloat16=False)
 
@@ -34,7 +50,7 @@ def world(folder: Path) -> World:
 
 def test_the_loss_falls(world: World) -> None:
     trainer = Trainer(TrainSettings(steps=100, batch=4, warm_up=1, learning_rate=4e-3), network=tiny_network())
-    losses = [trainer.train_step(world.batch(4, trainer.generator)) for _ in range(16)]
+    losses = [float(trainer.train_step(world.batch(4, trainer.generator))) for _ in range(16)]
     assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
     moved = [not torch.equal(a, b) for a, b in zip(trainer.ema.parameters(), tiny_network().parameters(), strict=True)]
     assert all(moved), "every weight takes part"
@@ -42,12 +58,13 @@ def test_the_loss_falls(world: World) -> None:
 
 def test_resuming_is_exact(world: World, tmp_path: Path) -> None:
     whole, first, second = (Trainer(TINY, network=tiny_network()) for _ in range(3))
-    straight = [whole.train_step(world.batch(4, whole.generator)) for _ in range(4)]
+    straight = [float(whole.train_step(world.batch(4, whole.generator))) for _ in range(4)]
     for _ in range(2):
         first.train_step(world.batch(4, first.generator))
     first.save(tmp_path / "checkpoint.pt")
     second.load(tmp_path / "checkpoint.pt")
-    assert [second.train_step(world.batch(4, second.generator)) for _ in range(2)] == straight[2:]
+    assert [float(second.train_step(world.batch(4, second.generator))) for _ in range(2)] == straight[2:]
+    assert second.images == whole.images == 4 * 4
     for a, b in zip(whole.ema.parameters(), second.ema.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -56,22 +73,164 @@ def test_another_machine_goes_on_from_weights(world: World, tmp_path: Path) -> N
     first, second = (Trainer(TINY, network=tiny_network()) for _ in range(2))
     for _ in range(3):
         first.train_step(world.batch(4, first.generator))
-    write_weights(first.ema, tmp_path / "weights.safetensors", step=3, seconds=60.0)
+    write_weights(first.ema, tmp_path / "weights.safetensors", step=3, seconds=60.0, images=first.images)
     second.start_from(tmp_path / "weights.safetensors")
-    assert (second.step, second.seconds) == (3, 60.0)
+    assert (second.step, second.seconds, second.images) == (3, 60.0, 12)
     for here, there in zip(second.network.parameters(), first.ema.parameters(), strict=True):
         assert torch.equal(here, there.half().float())
     second.train_step(world.batch(4, second.generator))
     assert second.optimiser.param_groups[0]["lr"] < 0.6 * TINY.learning_rate, "a new optimiser warms up"
 
 
+def test_a_new_optimiser_begins_its_fall_where_it_begins(tmp_path: Path) -> None:
+    """Long training before must not leave a sitting with a learning rate of zero."""
+    settings = TrainSettings(**{**TINY.__dict__, "steps": None, "minutes": 10.0})
+    trainer = Trainer(settings, network=tiny_network())
+    write_weights(trainer.ema, tmp_path / "weights.safetensors", step=3, seconds=480.0)
+    trainer.start_from(tmp_path / "weights.safetensors")
+    assert (trainer.progress, trainer.annealing) == (0.8, 0.0)
+    trainer.seconds = 540.0
+    trainer.save(tmp_path / "checkpoint.pt")
+    again = Trainer(settings, network=tiny_network())
+    again.load(tmp_path / "checkpoint.pt")
+    assert again.annealing == pytest.approx(0.5)
+    again.seconds = 700.0
+    assert again.annealing == 1.0
+
+
 def test_workers_share_the_batch(world: World) -> None:
     """Two threads with half of the batch each do what one does with all of it."""
     batch = world.batch(4, torch.Generator().manual_seed(0))
     one, two = (Trainer(TrainSettings(**{**TINY.__dict__, "workers": n}), network=tiny_network()) for n in (1, 2))
-    assert one.train_step(batch) == pytest.approx(two.train_step(batch), rel=1e-5)
+    assert float(one.train_step(batch)) == pytest.approx(float(two.train_step(batch)), rel=1e-5)
     for a, b in zip(one.network.parameters(), two.network.parameters(), strict=True):
         assert torch.allclose(a, b, atol=2e-4)
+
+
+def test_images_are_estimated_where_they_were_not_counted(tmp_path: Path) -> None:
+    """Checkpoints and weights of before: 24 wanted views per step."""
+    trainer = Trainer(TINY, network=tiny_network())
+    trainer.step = 5
+    trainer.save(tmp_path / "checkpoint.pt")
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["images"]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    trainer.load(tmp_path / "checkpoint.pt")
+    assert trainer.images == 120
+
+
+def with_one_kernel(trainer: Trainer) -> Trainer:
+    """As on a card: AdamW in one kernel, which counts steps where the weights are."""
+    group = trainer.optimiser.param_groups[0]
+    kept = {name: group[name] for name in ("lr", "betas", "weight_decay")}
+    trainer.optimiser, trainer._fused = torch.optim.AdamW(trainer.network.parameters(), fused=True, **kept), True
+    return trainer
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_checkpoints_move_between_cpu_and_card(world: World, tmp_path: Path, there: bool) -> None:
+    plain, fused = Trainer(TINY, network=tiny_network()), with_one_kernel(Trainer(TINY, network=tiny_network()))
+    first, second = (plain, fused) if there else (fused, plain)
+    for _ in range(2):
+        first.train_step(world.batch(4, first.generator))
+    first.save(tmp_path / "checkpoint.pt")
+    second.load(tmp_path / "checkpoint.pt")
+    assert second.optimiser.param_groups[0]["fused"] is (True if there else None)
+    for trainer in (first, second):
+        trainer.train_step(world.batch(4, trainer.generator))
+    for here, other in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.allclose(here, other, atol=1e-5)
+
+
+def test_a_card_computes_fast_within_training_only() -> None:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    card = torch.device("cuda")
+    with fast_arithmetic(card, narrow=False):
+        assert matmul.allow_tf32 and cudnn.allow_tf32 and cudnn.benchmark
+    with fast_arithmetic(card, narrow=True):
+        assert not matmul.allow_tf32, "cameras stay exact"
+    with pytest.raises(KeyboardInterrupt), fast_arithmetic(card, narrow=False):
+        raise KeyboardInterrupt
+    assert (matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark) == before
+    with fast_arithmetic(torch.device("cpu"), narrow=False):
+        assert not cudnn.benchmark
+
+
+class Crossings(TorchDispatchMode):
+    """Collects the operations that take or give tensors of more than one device (numbers aside)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+        if len({tensor.device for tensor in tensors}) > 1:
+            self.found.append(str(function))
+        return result
+
+
+def test_a_card_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device refuses what a card would have to be waited for: its values, and tensors of the CPU beside it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown on that device
+    network, device = tiny_network().to("meta"), torch.device("meta")
+    batch = Batch(*(tensor.to(device) for tensor in vars(world.batch(2, torch.Generator(), targets=2)).values()))
+    dropped, t = torch.zeros(2, dtype=torch.bool, device=device), torch.zeros(2, 2, dtype=torch.long, device=device)
+    share = training._Share(batch, dropped, t, torch.randn_like(batch.target))
+    with Crossings() as crossings:
+        training.share_loss(network, share, TINY).backward()
+    assert not crossings.found
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_options_that_are_not_given_keep_their_defaults() -> None:
+    settings = settings_of(batch=128, targets=None, learning_rate=3e-3)
+    assert (settings.batch, settings.targets, settings.learning_rate) == (128, TrainSettings().targets, 3e-3)
+
+
+@pytest.mark.slow
+def test_training_takes_in_what_is_drawn_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "ENOUGH", 2)
+    monkeypatch.setattr(training, "REFRESH_SECONDS", 0.0)
+    cache, records, used = world_folder(tmp_path), list[dict](), list[int]()
+
+    class Watched(World):
+        def _stored(self, chosen, picked, *, pinned):
+            used.extend(chosen.tolist())
+            return super()._stored(chosen, picked, pinned=pinned)
+
+    def patient(record: dict) -> None:
+        """Waits after the first step until more has been drawn."""
+        records.append(record)
+        if record.get("step") == 1:
+            limit = time.monotonic() + 300.0
+            while len(list(cache.glob("poses-*.npy"))) <= record["objects"] + 1 and time.monotonic() < limit:
+                time.sleep(0.1)
+
+    monkeypatch.setattr(training, "World", Watched)
+    settings = TrainSettings(steps=3, batch=16, targets=1, shards=10_000, objects=1, log_seconds=0.0, workers=1)
+    train(minutes=1.0, folder=tmp_path, settings=settings, writers=2, on_log=patient)
+    steps = [record for record in records if "loss" in record]
+    assert steps[1]["objects"] < steps[2]["objects"] or steps[0]["objects"] < steps[1]["objects"]
+    assert max(used) >= steps[0]["objects"], "no later object was trained on"
+    assert records[-1]["step"] == 3 and records[-1]["overall_img_per_s"] > 0.0
+    assert not multiprocessing.active_children()
+    assert not list(cache.glob("*.tmp"))
+    assert len(list(cache.glob("poses-*.npy"))) < 10_000, "drawing was to be given up"
+
+
+@pytest.mark.slow
+def test_writers_that_fail_are_reported(tmp_path: Path) -> None:
+    world_folder(tmp_path).mkdir()
+    for index in range(2):  # a folder where a file is to be put
+        (world_folder(tmp_path) / f"views-{index:05d}.npy").mkdir()
+    settings = TrainSettings(steps=1, shards=2, objects=1, workers=1)
+    with pytest.raises(DreamCraftError, match="failed"):
+        train(minutes=1.0, folder=tmp_path, settings=settings, writers=2)
+    assert not multiprocessing.active_children()
+    assert not list(world_folder(tmp_path).glob("*.tmp"))
 
 
 def test_timesteps_favour_the_range_of_distillation() -> None:
@@ -90,11 +249,13 @@ def test_a_run_leaves_weights_log_and_checkpoint(folder: Path, tmp_path: Path) -
     weights = train(minutes=1.0, folder=folder, export=copy, settings=settings, on_log=records.append)
     assert weights.read_bytes() == copy.read_bytes()
     assert len(weights.read_bytes()) <= 40_000_000
-    assert [record["step"] for record in records] == [1, 2]
-    assert [json.loads(line)["step"] for line in (folder / "log.jsonl").read_text().splitlines()] == [1, 2]
+    assert [record["step"] for record in records] == [1, 2, 2]
+    assert [json.loads(line)["images"] for line in (folder / "log.jsonl").read_text().splitlines()] == [4, 8, 8]
+    assert records[-1]["overall_img_per_s"] > 0.0
     again = export_weights(folder / "checkpoint.pt", tmp_path / "again.safetensors")
     assert again.read_bytes() == copy.read_bytes()
     prior = BundledPrior.load(again)
+    assert prior.trained[::2] == (2, 8)
     figures = held_out_figures(prior, [3], views=2, steps=1)
     assert list(figures) == ["sampled", "one step", "reference again", "another object", "lifted"]
     assert all(0.0 <= score.iou <= 1.0 for score in figures.values())

@@ -48,13 +48,20 @@ def train_prior(
     start: Annotated[Path | None, typer.Option(help="Weights to go on from where there is no checkpoint.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    batch: Annotated[int | None, typer.Option(min=1, help="Objects per step.")] = None,
+    targets: Annotated[int | None, typer.Option(min=1, max=8, help="Wanted views of each object.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At its highest.")] = None,
+    shards: Annotated[int | None, typer.Option(min=1, help="Files of pictures to train on.")] = None,
+    objects: Annotated[int | None, typer.Option(min=1, help="Objects per file; the same for all of a folder.")] = None,
+    writers: Annotated[int, typer.Option(min=0, help="Processes that draw missing pictures meanwhile.")] = 0,
+    checkpoint_minutes: Annotated[float | None, typer.Option(min=0.0, help="From checkpoint to checkpoint.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train the bundled prior on procedural objects."""
+    """Train the bundled prior on procedural objects. Options without a default keep to what suits two cores."""
     with failing_politely(folder, as_json=as_json):
         if device not in ("cpu", "cuda"):
             raise InputError(f"There is no device '{device}'.", "Choose cpu or cuda.")
-        from dreamcraft3d.training.train import DEFAULT_FOLDER, train
+        from dreamcraft3d.training.train import DEFAULT_FOLDER, settings_of, train
 
         def show(record: dict[str, Any]) -> None:
             console.print(json.dumps(record), highlight=False, markup=False, soft_wrap=True)
@@ -62,7 +69,12 @@ def train_prior(
         place = folder or DEFAULT_FOLDER
         if start is not None:
             check_file(start)
+        settings = settings_of(
+            batch=batch, targets=targets, learning_rate=learning_rate, shards=shards, objects=objects,
+            checkpoint_minutes=checkpoint_minutes,
+        )  # fmt: skip
         weights = train(
-            minutes=minutes, resume=not fresh, folder=place, start=start, export=export, device=device, on_log=show
-        )
+            minutes=minutes, resume=not fresh, folder=place, start=start, export=export, settings=settings,
+            device=device, writers=writers, on_log=show,
+        )  # fmt: skip
         finish({"ok": True, "weights": str(weights)}, as_json=as_json, lines=[str(weights)])

@@ -75,9 +75,10 @@ def orbit(
     tensor([0., 1., 0.])
     """
     limit = math.radians(89.9)
-    tensors = torch.broadcast_tensors(
-        *(torch.as_tensor(v, dtype=torch.float32).reshape(-1) for v in (elevation, azimuth, distance, fovy))
-    )
+    values = (elevation, azimuth, distance, fovy)
+    device = next((v.device for v in values if isinstance(v, Tensor)), None)
+    filled = (v if isinstance(v, Tensor) else torch.full((1,), v, device=device) for v in values)
+    tensors = torch.broadcast_tensors(*(v.to(torch.float32).reshape(-1) for v in filled))
     e, a, r, phi = (t.clone() for t in tensors)
     e = e.clamp(-limit, limit)
     toward_camera = torch.stack([e.cos() * a.cos(), e.cos() * a.sin(), e.sin()], dim=-1)

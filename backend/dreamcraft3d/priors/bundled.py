@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,6 +25,21 @@ from dreamcraft3d.priors.lifting import Look, Picture, ReferenceCode
 from dreamcraft3d.priors.network import BundledNetwork, channels_last, network_of, pose_vector
 
 WEIGHTS = "bundled.safetensors"
+IMAGES_PER_STEP = 24  # of the runs that did not count images yet
+
+
+class Trained(NamedTuple):
+    """How long weights were trained for: steps, seconds of work, and images (wanted views) in all."""
+
+    step: int = 0
+    seconds: float = 0.0
+    images: int = 0
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> "Trained":
+        """From the metadata of a weights file, or from a checkpoint."""
+        step = record.get("step", 0)
+        return cls(step, record.get("seconds", 0.0), record.get("images", IMAGES_PER_STEP * step))
 
 
 @dataclass(frozen=True)
@@ -47,10 +62,10 @@ class _Views:
 class BundledPrior:
     """The bundled network as a `DiffusionPrior`.
 
-    `trained`: steps and seconds of its training, where its file knows them.
+    `trained`: how long, where its file knows.
     """
 
-    trained: tuple[int, float] = (0, 0.0)
+    trained = Trained()
     name = "bundled"
     image_size = 64
     contents = frozenset[Content]({"rgba"})
@@ -89,7 +104,7 @@ class BundledPrior:
                 remedy="use a file written by this version's `dreamcraft3d train-prior`, or reinstall the package",
             ) from error
         prior = cls(network).to(device)
-        prior.trained = (trained.get("step", 0), trained.get("seconds", 0.0))
+        prior.trained = Trained.of(trained)
         return prior
 
     def to(self, device: torch.device | str) -> "BundledPrior":

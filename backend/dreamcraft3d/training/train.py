@@ -10,6 +10,10 @@ On the CPU each worker thread computes the gradient of its share of the batch wi
 and the gradients added in a fixed order. A barrier per step instead of one per operator is what keeps a shared
 machine busy. Convolutions run in bfloat16 where the processor has the instructions for it.
 
+On a card nothing waits within a step: raw pictures and the few random numbers of the CPU go there from pinned memory,
+noise is drawn there, and losses stay there until they are logged. Networks compute in bfloat16, cameras do not.
+Missing pictures can be drawn by processes beside the training.
+
 A run is a folder: `world-N/` (cached pictures), `checkpoint.pt` (resumes exactly), `log.jsonl`, `sheet-*.png`,
 `bundled.safetensors`. Weights carry the time that they were trained for: where there is no checkpoint, on another
 machine, a run can go on from weights with an optimiser of its own.
@@ -21,9 +25,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +38,33 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
+from dreamcraft3d.errors import DreamCraftError
 from dreamcraft3d.functional.diffusion import add_noise
 from dreamcraft3d.priors.base import Estimate
-from dreamcraft3d.priors.bundled import WEIGHTS, BundledPrior
+from dreamcraft3d.priors.bundled import WEIGHTS, BundledPrior, Trained
 from dreamcraft3d.priors.lifting import Look
 from dreamcraft3d.priors.network import BundledNetwork, channels_last, network_of, pose_vector
-from dreamcraft3d.training.dataset import OBJECTS, Batch, World, world_folder, write_shard
+from dreamcraft3d.training.dataset import (
+    OBJECTS,
+    Batch,
+    World,
+    drawing_beside,
+    sent,
+    shard_exists,
+    world_folder,
+    write_shard,
+)
 from dreamcraft3d.training.report import held_out_figures, sample_sheet
 
 logger = logging.getLogger(__name__)
 
+OnLog = Callable[[dict[str, Any]], None]
+
 DEFAULT_FOLDER = Path(".cache/prior")
+CHECKPOINT = "checkpoint.pt"
 SHARDS = 48  # of 256 objects
+ENOUGH = 8  # shards, to start training with while the others are drawn
+REFRESH_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -64,10 +85,11 @@ class TrainSettings:
     dropout: float = 0.1
     lifted: float = 1.0  # weight of what the lifted view alone gets wrong
     surface: float = 0.1  # weight of estimated depth and normals
-    bfloat16: bool | None = None  # convolutions in half the bits; by default where the processor is fast at it
+    bfloat16: bool | None = None  # networks in half the bits; by default where the processor or card is fast at it
     workers: int = 2
     seed: int = 0
     shards: int = SHARDS
+    objects: int = OBJECTS  # per shard; the same for all of a folder
     checkpoint_minutes: float = 5.0
     sheet_minutes: float = 20.0
     log_seconds: float = 30.0
@@ -91,15 +113,17 @@ class Trainer:
         self.settings, self.device = settings, torch.device(device)
         self.network = channels_last(network or BundledNetwork()).to(self.device).train()
         self.ema = copy.deepcopy(self.network).eval().requires_grad_(False)
+        on_card = self.device.type != "cpu"
+        self._fused = True if on_card else None  # one kernel for all weights
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay
+            self.network.parameters(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay, fused=self._fused
         )
         self.generator = torch.Generator().manual_seed(settings.seed)
-        self.step, self.seconds = 0, 0.0
-        self._cold = 0  # the step at which the optimiser knew nothing
-        fast = self.device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-        self._narrow = fast if settings.bfloat16 is None else settings.bfloat16
-        workers = settings.workers if self.device.type == "cpu" else 1
+        self._noise = torch.Generator(self.device).manual_seed(settings.seed) if on_card else self.generator
+        self.step, self.seconds, self.images = Trained()
+        self._cold, self._cold_seconds = 0, 0.0  # where the optimiser knew nothing
+        self.narrow = _narrow_is_fast(self.device) if settings.bfloat16 is None else settings.bfloat16
+        workers = 1 if on_card else settings.workers
         self._replicas = [self.network, *(_sharing_weights(self.network) for _ in range(workers - 1))]
         self._pool = (
             ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) if workers > 1 else None
@@ -110,6 +134,15 @@ class Trainer:
         """Share of the budget that is used up."""
         steps = self.settings.steps
         return self.step / steps if steps is not None else self.seconds / max(60.0 * self.settings.minutes, 1e-9)
+
+    @property
+    def annealing(self) -> float:
+        """Share of the learning rate's fall that is behind: from where the optimiser began to the end of the budget."""
+        steps = self.settings.steps
+        begun = (
+            self._cold / steps if steps is not None else self._cold_seconds / max(60.0 * self.settings.minutes, 1e-9)
+        )
+        return min(max((self.progress - begun) / max(1.0 - begun, 1e-9), 0.0), 1.0)
 
     @property
     def worked(self) -> float:
@@ -126,14 +159,22 @@ class Trainer:
         """T, the number of timesteps."""
         return len(self.network.alphas_cumprod)
 
-    def train_step(self, batch: Batch) -> float:
-        """One optimiser step; returns the loss."""
+    def train_step(self, batch: Batch) -> Float[Tensor, ""]:
+        """One optimiser step; returns the loss, without waiting for it."""
         rate = self.settings.learning_rate * min(1.0, (self.step - self._cold + 1) / self.settings.warm_up)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * min(self.progress, 1.0)))
+            group["lr"] = rate * 0.5 * (1.0 + math.cos(math.pi * self.annealing))
         shares = self._shares(batch, len(self._replicas))
         run = self._pool.map if self._pool else map
         losses = list(run(self._backward, self._replicas, shares, [len(s.t) / len(batch.pose) for s in shares]))
+        self._update()
+        self.step += 1
+        self.images += batch.pose.shape[:2].numel()
+        self._follow()
+        return torch.stack(losses).sum()
+
+    def _update(self) -> None:
+        """Adds the replicas' gradients in their order, clips them and takes the optimiser's step."""
         parameters = list(self.network.parameters())
         for replica in self._replicas[1:]:
             for parameter, twin in zip(parameters, replica.parameters(), strict=True):
@@ -143,32 +184,38 @@ class Trainer:
         self.optimiser.step()
         for replica in self._replicas:
             replica.zero_grad(set_to_none=True)
-        self.step += 1
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """The EMA, over few steps at first."""
         keep = min(self.settings.ema, (1.0 + self.step) / (10.0 + self.step))
-        with torch.no_grad():
-            torch._foreach_lerp_([*self.ema.parameters()], [*parameters], 1.0 - keep)
-        return sum(losses)
+        torch._foreach_lerp_([*self.ema.parameters()], [*self.network.parameters()], 1.0 - keep)
 
     def _shares(self, batch: Batch, count: int) -> list[_Share]:
         objects, targets = batch.pose.shape[:2]
         dropped = torch.rand(objects, generator=self.generator) < self.settings.dropout
         t = draw_timesteps(objects * targets, self.steps_of_noise, self.generator).reshape(objects, targets)
-        noise = torch.randn(batch.target.shape, generator=self.generator)
-        fields = [tensor.to(self.device).chunk(count) for tensor in (*vars(batch).values(), dropped, t, noise)]
+        noise = torch.randn(batch.target.shape, generator=self._noise, device=self.device)
+        pictures = (tensor.to(self.device) for tensor in vars(batch).values())  # on the card already, from `World`
+        drawn = (sent(dropped, self.device), sent(t, self.device), noise)
+        fields = [tensor.chunk(count) for tensor in (*pictures, *drawn)]
         return [_Share(Batch(*piece[:-3]), *piece[-3:]) for piece in zip(*fields, strict=True)]
 
-    def _backward(self, network: BundledNetwork, share: _Share, weight: float) -> float:
-        loss = weight * share_loss(network, share, self.settings, narrow=self._narrow)
+    def _backward(self, network: BundledNetwork, share: _Share, weight: float) -> Float[Tensor, ""]:
+        loss = weight * share_loss(network, share, self.settings, narrow=self.narrow)
         loss.backward()
-        return float(loss.detach())
+        return loss.detach()
 
     def save(self, path: Path) -> None:
         """Everything that resuming needs, written to the side and renamed."""
         state = {
             "network": self.network.state_dict(), "settings": self.network.settings, "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
-            "step": self.step, "seconds": self.seconds, "cold": self._cold, "training": asdict(self.settings),
+            "step": self.step, "seconds": self.seconds, "images": self.images, "cold": self._cold,
+            "cold_seconds": self._cold_seconds, "training": asdict(self.settings),
         }  # fmt: skip
+        if self._noise is not self.generator:
+            state["noise"] = self._noise.get_state()
         temporary = path.with_suffix(".tmp")
         torch.save(state, temporary)
         temporary.replace(path)
@@ -178,17 +225,45 @@ class Trainer:
         state = torch.load(path, map_location=self.device, weights_only=True)
         self.network.load_state_dict(state["network"])
         self.ema.load_state_dict(state["ema"])
+        for group in state["optimiser"]["param_groups"]:
+            group["fused"] = self._fused  # of this machine, not of the one that saved; it says where steps are counted
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
-        self.step, self.seconds, self._cold = state["step"], state["seconds"], state["cold"]
+        if self._noise is not self.generator and "noise" in state:
+            self._noise.set_state(state["noise"].cpu())
+        self.step, self.seconds, self.images = Trained.of(state)
+        self._cold, self._cold_seconds = state["cold"], state.get("cold_seconds", 0.0)
 
     def start_from(self, weights: Path) -> None:
-        """Goes on from exported weights, and counts the time that they were trained for."""
+        """Goes on from exported weights, and counts the time that they were trained for; the learning rate begins its
+        fall anew."""
         prior = BundledPrior.load(weights)
         self.network.load_state_dict(prior.network.state_dict())
         self.ema.load_state_dict(self.network.state_dict())
-        self.step, self.seconds = prior.trained
-        self._cold = self.step
+        self.step, self.seconds, self.images = prior.trained
+        self._cold, self._cold_seconds = self.step, self.seconds
+
+
+def _narrow_is_fast(device: torch.device) -> bool:
+    """Whether bfloat16 is worth it."""
+    return bool(torch.cpu._is_avx512_bf16_supported() if device.type == "cpu" else torch.cuda.is_bf16_supported())
+
+
+@contextmanager
+def fast_arithmetic(device: torch.device, *, narrow: bool) -> Iterator[None]:
+    """On a card: the fastest algorithms for shapes that stay the same, and TF32 for what is left of float32.
+
+    Where networks compute in bfloat16 (`narrow`) the only products left in float32 are those of cameras, few and small:
+    in TF32 they would look the volume up some hundredths of a cell beside the place, for no gain.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark
+    if device.type != "cpu":
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = not narrow, True, True
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
 def share_loss(
@@ -252,7 +327,8 @@ def train(
     export: Path | None = None,
     settings: TrainSettings | None = None,
     device: str = "cpu",
-    on_log: Callable[[dict[str, Any]], None] | None = None,
+    writers: int = 0,
+    on_log: OnLog | None = None,
 ) -> Path:
     """Trains within the budget and returns the path of the exported weights (EMA, fp16).
 
@@ -260,67 +336,121 @@ def train(
         minutes: of work in all (see `Trainer.worked`); a resumed run counts what it has used before.
         resume: go on from `folder`/checkpoint.pt where there is one.
         start: weights to go on from where there is no checkpoint.
-        folder: pictures (drawn first where missing), checkpoint, log and sheets.
+        folder: pictures (drawn where missing), checkpoint, log and sheets.
         export: a second place for the weights, renewed at every checkpoint.
         settings: everything else; its `minutes` give way to the argument.
+        writers: processes that draw missing pictures beside the training, which begins once there are a few shards;
+            with 0, this process draws them all first.
         on_log: receives each log record: {"objects"} while pictures are drawn, then {"step", "images", "loss",
-            "img_per_s", "minutes"}, and at times held-out figures.
+            "img_per_s", "minutes", "objects"}, at times held-out figures, and at the end {"step", "images", "minutes",
+            "overall_img_per_s"}.
     """
     settings = TrainSettings(**{**asdict(settings or TrainSettings()), "minutes": minutes})
     cache = world_folder(folder)
-    for index in range(settings.shards):
-        if write_shard(cache, index) and on_log is not None:
-            on_log({"objects": (index + 1) * OBJECTS})
-    trainer, checkpoint = Trainer(settings, device=device), folder / "checkpoint.pt"
-    if resume and checkpoint.exists():
+    missing = [index for index in range(settings.shards) if not shard_exists(cache, index)]
+    beside = bool(writers and missing)
+    if not beside:
+        for index in missing:
+            if write_shard(cache, index, objects=settings.objects) and on_log is not None:
+                on_log({"objects": (index + 1) * settings.objects})
+    targets = [folder / WEIGHTS, *([export] if export else [])]
+    drawing: AbstractContextManager[list[BaseProcess]] = nullcontext([])
+    if beside:
+        drawing = drawing_beside(cache, missing, writers=writers, objects=settings.objects)
+    with drawing as processes:
+        trainer = _trainer(settings, device, folder / CHECKPOINT if resume else None, start)
+        if beside:
+            _await_shards(cache, settings, max(writers, ENOUGH), processes, on_log)
+        with fast_arithmetic(trainer.device, narrow=trainer.narrow):
+            _loop(trainer, World(cache), folder, targets, on_log)
+    return targets[0]
+
+
+def _trainer(settings: TrainSettings, device: str, checkpoint: Path | None, start: Path | None) -> Trainer:
+    """New, or as a checkpoint or weights left it."""
+    trainer = Trainer(settings, device=device)
+    if checkpoint is not None and checkpoint.exists():
         trainer.load(checkpoint)
     elif start is not None:
         trainer.start_from(start)
     if trainer.step:
         logger.info("resuming at step %d, %.1f minutes", trainer.step, trainer.seconds / 60.0)
-    targets = [folder / WEIGHTS, *([export] if export else [])]
-    _loop(trainer, World(cache), folder, targets, on_log)
-    return targets[0]
+    return trainer
 
 
-def _loop(
-    trainer: Trainer, world: World, folder: Path, targets: list[Path], on_log: Callable[[dict[str, Any]], None] | None
+def _await_shards(
+    cache: Path, settings: TrainSettings, enough: int, writers: Sequence[BaseProcess], on_log: OnLog | None
 ) -> None:
-    settings, checkpoint = trainer.settings, folder / "checkpoint.pt"
-    images = settings.batch * settings.targets
-    started, before = trainer.worked, trainer.seconds
-    logged = sheeted = before
-    saved = time.monotonic()
-    losses: list[float] = []
-    first = trainer.step
+    """Returns once there are enough shards (or all)."""
+    told = 0
+    while True:
+        drawing = any(process.is_alive() for process in writers)  # asked first: the last shard may come meanwhile
+        there = sum(shard_exists(cache, index) for index in range(settings.shards))
+        if there > told and on_log is not None:
+            on_log({"objects": there * settings.objects})
+        if there >= min(settings.shards, enough):
+            return
+        if not drawing:
+            raise DreamCraftError("the processes that draw training pictures have failed", remedy="use --writers 0")
+        told = there
+        time.sleep(0.2)
+
+
+class _Every:
+    """Tells when a period has passed."""
+
+    def __init__(self, period: float, now: float) -> None:
+        self.period, self.last = period, now
+
+    def due(self, now: float) -> bool:
+        """Whether it has, since this was last so."""
+        passed = now - self.last >= self.period
+        self.last = now if passed else self.last
+        return passed
+
+
+def _loop(trainer: Trainer, world: World, folder: Path, targets: list[Path], on_log: OnLog | None) -> None:
+    settings, losses, now = trainer.settings, list[Tensor](), time.monotonic()
+    before, started = trainer.seconds, trainer.worked
+    first = since = (trainer.images, before)
+    logs, sheets = _Every(settings.log_seconds, before), _Every(60.0 * settings.sheet_minutes, before)
+    saves, refreshes = _Every(60.0 * settings.checkpoint_minutes, now), _Every(REFRESH_SECONDS, now)
     while trainer.progress < 1.0:
-        losses.append(trainer.train_step(world.batch(settings.batch, trainer.generator, targets=settings.targets)))
+        batch = world.batch(settings.batch, trainer.generator, targets=settings.targets, device=trainer.device)
+        losses.append(trainer.train_step(batch))
         trainer.seconds = before + trainer.worked - started
-        if trainer.seconds - logged >= settings.log_seconds:
-            speed = images * (trainer.step - first) / (trainer.seconds - logged)
-            _log(folder, on_log, {
-                "step": trainer.step, "images": trainer.step * images,
-                "loss": round(sum(losses) / len(losses), 5),
-                "img_per_s": round(speed, 1), "minutes": round(trainer.seconds / 60.0, 2),
-            })  # fmt: skip
-            logged, losses, first = trainer.seconds, [], trainer.step
-        if time.monotonic() - saved >= 60.0 * settings.checkpoint_minutes:
-            _save(trainer, checkpoint, targets)
+        if logs.due(trainer.seconds):
+            loss = round(float(torch.stack(losses).mean()), 5)
+            record = {**_reached(trainer), "loss": loss, "img_per_s": _speed(trainer, since), "objects": len(world)}
+            _log(folder, on_log, record)
+            losses, since = [], (trainer.images, trainer.seconds)
+        if refreshes.due(time.monotonic()):
             world.refresh()
-            saved = time.monotonic()
-        if trainer.seconds - sheeted >= 60.0 * settings.sheet_minutes:
+        if saves.due(time.monotonic()):
+            _save(trainer, folder / CHECKPOINT, targets)
+        if sheets.due(trainer.seconds):
             _judge(trainer, folder, on_log)
-            sheeted = trainer.seconds = before + trainer.worked - started
-    _save(trainer, checkpoint, targets)
+            sheets.last = trainer.seconds = before + trainer.worked - started
+    _save(trainer, folder / CHECKPOINT, targets)
+    _log(folder, on_log, {**_reached(trainer), "overall_img_per_s": _speed(trainer, first)})
+
+
+def _reached(trainer: Trainer) -> dict[str, Any]:
+    return {"step": trainer.step, "images": trainer.images, "minutes": round(trainer.seconds / 60.0, 2)}
+
+
+def _speed(trainer: Trainer, since: tuple[int, float]) -> float:
+    """Images per second since (images, seconds)."""
+    return round((trainer.images - since[0]) / max(trainer.seconds - since[1], 1e-9), 1)
 
 
 def _save(trainer: Trainer, checkpoint: Path, targets: list[Path]) -> None:
     trainer.save(checkpoint)
     for target in targets:
-        write_weights(trainer.ema, target, step=trainer.step, seconds=trainer.seconds)
+        write_weights(trainer.ema, target, step=trainer.step, seconds=trainer.seconds, images=trainer.images)
 
 
-def _judge(trainer: Trainer, folder: Path, on_log: Callable[[dict[str, Any]], None] | None) -> None:
+def _judge(trainer: Trainer, folder: Path, on_log: OnLog | None) -> None:
     """Draws a sample sheet and logs the figures of a few held-out objects."""
     prior = BundledPrior(copy.deepcopy(trainer.ema)).to(trainer.device)
     sample_sheet(prior, folder / f"sheet-{trainer.step:06d}.png")
@@ -329,7 +459,7 @@ def _judge(trainer: Trainer, folder: Path, on_log: Callable[[dict[str, Any]], No
     _log(folder, on_log, {"step": trainer.step, "held_out": scores})
 
 
-def _log(folder: Path, on_log: Callable[[dict[str, Any]], None] | None, record: dict[str, Any]) -> None:
+def _log(folder: Path, on_log: OnLog | None, record: dict[str, Any]) -> None:
     logger.info("%s", record)
     with (folder / "log.jsonl").open("a") as file:
         file.write(json.dumps(record) + "\n")
@@ -337,7 +467,7 @@ def _log(folder: Path, on_log: Callable[[dict[str, Any]], None] | None, record: 
         on_log(record)
 
 
-def write_weights(network: BundledNetwork, path: Path, *, step: int = 0, seconds: float = 0.0) -> None:
+def write_weights(network: BundledNetwork, path: Path, *, step: int = 0, seconds: float = 0.0, images: int = 0) -> None:
     """The network as a safetensors file: fp16 weights; as metadata its settings, and how long it was trained for.
 
     Written to the side and renamed.
@@ -348,7 +478,7 @@ def write_weights(network: BundledNetwork, path: Path, *, step: int = 0, seconds
     temporary = path.with_suffix(".tmp")
     tensors = {name: tensor.detach().half().contiguous().cpu() for name, tensor in network.state_dict().items()}
     # One key, because the library writes several ones in no fixed order.
-    record = {**network.settings, "trained": {"step": step, "seconds": round(seconds, 1)}}
+    record = {**network.settings, "trained": {"step": step, "seconds": round(seconds, 1), "images": images}}
     save_file(tensors, str(temporary), metadata={"network": json.dumps(record)})
     temporary.chmod(0o644)
     temporary.replace(path)
@@ -359,7 +489,7 @@ def export_weights(checkpoint: Path, path: Path) -> Path:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     network = network_of(state["settings"])
     network.load_state_dict(state["ema"])
-    write_weights(network, path, step=state["step"], seconds=state["seconds"])
+    write_weights(network, path, **Trained.of(state)._asdict())
     return path
 
 
@@ -369,6 +499,19 @@ def _sharing_weights(network: BundledNetwork) -> BundledNetwork:
     for parameter, original in zip(twin.parameters(), network.parameters(), strict=True):
         parameter.data = original.data
     return twin
+
+
+def settings_of(**given: float | None) -> TrainSettings:
+    """Settings from command-line options; None stands for the default."""
+    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    return TrainSettings(**chosen)
+
+
+OPTIONS: dict[str, type] = {
+    "batch": int, "targets": int, "learning_rate": float, "shards": int, "objects": int, "checkpoint_minutes": float,
+    "workers": int,
+}  # fmt: skip
+"""The settings that `python -m dreamcraft3d.training.train` takes."""
 
 
 def main() -> None:
@@ -382,15 +525,18 @@ def main() -> None:
     )
     parser.add_argument("--fresh", action="store_true", help="do not resume")
     parser.add_argument("--start", type=Path, help="weights to go on from where there is no checkpoint")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--writers", type=int, default=0, help="processes that draw missing pictures meanwhile")
+    for name, kind in OPTIONS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if arguments.export_only:
-        export_weights(arguments.folder / "checkpoint.pt", arguments.export)
+        export_weights(arguments.folder / CHECKPOINT, arguments.export)
         return
-    settings = TrainSettings(workers=arguments.workers)
+    settings = settings_of(**{name: getattr(arguments, name) for name in OPTIONS})
     train(minutes=arguments.minutes, resume=not arguments.fresh, folder=arguments.folder, start=arguments.start,
-          export=arguments.export, settings=settings)  # fmt: skip
+          export=arguments.export, settings=settings, device=arguments.device, writers=arguments.writers)  # fmt: skip
 
 
 if __name__ == "__main__":
