@@ -401,6 +401,8 @@ class GenerateConfig(Record):
     prior: Literal["bundled"] = "bundled"
     """the pretrained network that judges novel views"""
     priors: PriorsConfig = PriorsConfig()
+    device: Literal["auto", "cpu"] = "auto"
+    """where the work is done: auto = on the graphics card if there is a usable one"""
     oracle_size: Size = 64
     """side of the pictures of the exact prior in `evaluate --oracle`"""
     reference: ReferenceConfig = ReferenceConfig()

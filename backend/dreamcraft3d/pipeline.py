@@ -110,7 +110,7 @@ def picture_from_words(config: GenerateConfig, workspace: Workspace, progress: P
         raise ConfigError("There is neither a picture nor words.", 'Give a picture, or --prompt "a red bird".')
     settings, folder = config.picture, folder_of(config.picture.model)
     draw = partial(
-        draw_pictures, folder, config.prompt, steps=settings.steps, cfg_scale=settings.cfg, device=default_device()
+        draw_pictures, folder, config.prompt, steps=settings.steps, cfg_scale=settings.cfg, device=device_of(config)
     )
     with workspace:
         found = candidates_for(
@@ -126,13 +126,13 @@ def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfi
     if not config.reference.estimate or (reference.depth is not None and reference.normal is not None):
         return reference
     prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
-    estimator = choose_estimator(config.reference.estimator, prior, default_device())
+    estimator = choose_estimator(config.reference.estimator, prior, device_of(config))
     if estimator is None:
         return reference
     estimate = estimator.estimate(reference.rgba[None], reference.elevation)
     size, inside = reference.rgba.shape[0], reference.mask[..., None]
     depth, normal = (
-        torch.nn.functional.interpolate(image, (size, size), mode="bilinear")[0].permute(1, 2, 0).cpu() * inside
+        torch.nn.functional.interpolate(image.cpu(), (size, size), mode="bilinear")[0].permute(1, 2, 0) * inside
         for image in (estimate.depth, estimate.normal)
     )
     return replace(
@@ -152,18 +152,24 @@ def load_priors(config: GenerateConfig) -> Shelf:
     """
     check_present(config.prior_names())
     check_words(config.prior_names(), config.prompt)
-    return LoadedPriors(partial(load_prior, prompt=config.prompt), default_device(), frugal=config.priors.offload)
+    return LoadedPriors(partial(load_prior, prompt=config.prompt), device_of(config), frugal=config.priors.offload)
+
+
+def device_of(config: GenerateConfig) -> torch.device:
+    """Where scene and priors are: on the card if there is one and the configuration does not forbid it."""
+    return torch.device("cpu") if config.device == "cpu" else default_device()
 
 
 def run_stages(
     reference: ReferenceView, shelf: Shelf, config: GenerateConfig, workspace: Workspace, progress: Progress
 ) -> Result:
     """All stages after the reference picture. The workspace must be open."""
-    stages = Stages(config, workspace, progress, reference, shelf, upstream=reference_digest(reference))
+    device, upstream = device_of(config), reference_digest(reference)
+    stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream)
     nerf = stages.run(
         "coarse_nerf",
         config.coarse_nerf,
-        lambda run: new_coarse_nerf(config.coarse_nerf, run.generator()),
+        lambda run: new_coarse_nerf(config.coarse_nerf, run.generator(), device),
         train_coarse_nerf,
         lambda nerf, cameras: render_density(
             nerf.field, nerf.grid, cameras, PREVIEW_SIZE, step_size=config.coarse_nerf.step_size, normal_epsilon=0.02
@@ -192,12 +198,12 @@ def run_stages(
         lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
         Draft(Geometry, lambda geometry: geometry.mesh(), lambda geometry: geometry.colour),
     )
-    unwrapped = stages.prepare(geometry.mesh)
-    surface = Mesh(unwrapped.vertices, unwrapped.faces)
+    unwrapped = stages.prepare(geometry.mesh).to(device)
+    surface = unwrapped.mesh
     texture = stages.run(
         "texture",
         config.texture,
-        lambda run: Texture(new_colour(config.texture, run.generator())),
+        lambda run: Texture(new_colour(config.texture, run.generator(), device)),
         lambda supervision, config, run: paint_texture(supervision, surface, geometry.colour, config, run),
         lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
         Draft(Texture, lambda _: surface, lambda texture: texture.at),
@@ -274,7 +280,7 @@ class Stages:
             nonlocal run
             run = self._new_run(name)
             run.checkpoint = self.workspace.checkpoint(name)
-            run.draw = lambda parts: preview_png(lambda cameras: render(draft.of(parts), cameras))
+            run.draw = lambda parts: self._preview(partial(render, draft.of(parts)))
             return train(self._supervision(name), config, run)
 
         names = self.config.priors_of(name)
@@ -282,7 +288,7 @@ class Stages:
         result, measures = within_memory(attempt, config, save_memory, stage=name, progress=self.progress)
         tensors = {f"{k}/{path}": t for k, part in parts_of(result).items() for path, t in flatten(part.state_dict())}
         write_state(saved, tensors)
-        preview = self.workspace.write_bytes(f"stages/{name}/preview.png", preview_png(lambda c: render(result, c)))
+        preview = self.workspace.write_bytes(f"stages/{name}/preview.png", self._preview(partial(render, result)))
         self.progress.artifact(f"{name} preview", preview)
         if self.progress.preview is not None:
             light = self.workspace.write_bytes(f"stage-{name}.glb", draft.glb(result))
@@ -290,6 +296,10 @@ class Stages:
         record = {"seconds": round(run.seconds, 2), "prior_evaluations": run.evaluations}
         self._finish(name, {**record, "stepped_down": measures} if measures else record)
         return result
+
+    def _preview(self, render: Callable[[Cameras], Render]) -> bytes:
+        device = self.reference.rgba.device
+        return preview_png(lambda cameras: render(cameras.to(device)))
 
     def _new_run(self, name: str) -> StageRun:
         return StageRun(name, self.config.seed, self.progress, None, self._evaluations)
@@ -333,7 +343,7 @@ class Stages:
         """Bakes, writes the GLB, the turntable and the report (which needs the others, so it comes last)."""
         start = time.perf_counter()
         self.progress.note("export: baking the texture and writing the files.")
-        textured = unwrapped.with_texture(export.bake(unwrapped, texture.at))
+        textured = unwrapped.with_texture(export.bake(unwrapped, texture.at)).to("cpu")
         glb = self.workspace.write_bytes("result.glb", export.write_glb(textured))
         self.progress.artifact("result.glb", glb)
         picture = self.workspace.file("turntable.png")
@@ -341,7 +351,7 @@ class Stages:
         self.progress.artifact("turntable.png", picture)
         self.records["export"] = {
             "seconds": round(time.perf_counter() - start, 2),
-            "peak_memory_mib": peak_memory_mib(),
+            **peaks(self.reference.rgba.device),
         }
         report = self._report(textured)
         self.progress.artifact("report.json", self.workspace.write_json("report.json", report))
@@ -349,7 +359,7 @@ class Stages:
 
     def _report(self, textured: export.TexturedMesh) -> dict[str, Any]:
         supervision = Supervision(self.reference, None, None)
-        reference = supervision.targets(REPORT_SIZE).rgba
+        reference = supervision.targets(REPORT_SIZE).rgba.cpu()
         with torch.no_grad():
             render = render_textured(textured, supervision.camera, REPORT_SIZE).rgba
         stages = self.records.values()
@@ -358,6 +368,7 @@ class Stages:
             "seed": self.config.seed,
             "priors": self.shelf.titles(self.config.prior_names()),
             "matting": self.reference.matting,
+            "device": device_name(self.reference.rgba.device),
             "versions": versions(),
             "stages": self.records,
             "seconds": round(sum(record["seconds"] for record in stages), 2),
@@ -368,7 +379,7 @@ class Stages:
         }
 
     def _finish(self, name: str, record: dict[str, Any]) -> None:
-        self.records[name] = {**record, "peak_memory_mib": peak_memory_mib()}
+        self.records[name] = {**record, **peaks(self.reference.rgba.device)}
         self.workspace.mark_finished(name, self.upstream, self.records[name])
 
     def _evaluations(self) -> int:
@@ -399,7 +410,7 @@ def reference_digest(reference: ReferenceView) -> str:
     """A name for what the user gave: the picture after stage 0, its maps and its elevation."""
     digest = hashlib.sha256(f"{reference.elevation:.6f}".encode())
     for image in (reference.rgba, reference.depth, reference.normal):
-        digest.update(b"none" if image is None else image.contiguous().numpy().tobytes())
+        digest.update(b"none" if image is None else image.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -416,6 +427,20 @@ def peak_memory_mib() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak >> 20 if sys.platform == "darwin" else peak >> 10)
+
+
+def peaks(device: torch.device) -> dict[str, int]:
+    """Peak memory in MiB: of this process so far, and of the card since the last call."""
+    record = {"peak_memory_mib": peak_memory_mib()}
+    if device.type != "cpu":
+        record["peak_card_memory_mib"] = torch.cuda.max_memory_allocated(device) >> 20
+        torch.cuda.reset_peak_memory_stats(device)
+    return record
+
+
+def device_name(device: torch.device) -> str:
+    """What the report calls the place where the work was done."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
 
 
 def versions() -> dict[str, str]:

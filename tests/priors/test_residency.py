@@ -55,11 +55,6 @@ def test_each_is_loaded_once_and_room_is_made_first(shelf):
     assert shelf.pair(("view", "image")) == first
 
 
-def test_small_priors_stay_with_the_scene(shelf):
-    (bundled, _) = shelf.pair(("bundled", None))
-    assert bundled.history == []
-
-
 def test_without_a_card_nothing_moves():
     shelf = LoadedPriors(Weights, "cpu")
     assert shelf.pair(("view", None))[0].history == []

@@ -73,10 +73,11 @@ def evaluate_prior(
     with failing_politely(None, as_json=as_json):
         if weights is not None:
             check_file(weights)
+        from dreamcraft3d.kernels.dispatch import default_device
         from dreamcraft3d.priors.bundled import BundledPrior
         from dreamcraft3d.training.report import held_out_figures, sample_sheet
 
-        prior = BundledPrior.load(weights)
+        prior = BundledPrior.load(weights, device=default_device())
         figures = held_out_figures(prior, range(objects), steps=steps, cfg_scale=cfg_scale)
         if sheet is not None:
             sample_sheet(prior, sheet, steps=steps)
@@ -135,12 +136,13 @@ def evaluate_texture(
         config = configured(preset, settings, {"seed": seed})
         from dreamcraft3d.evaluation.reconstruction import objects_from
         from dreamcraft3d.evaluation.texture_ablation import compare_forms, texture_table
+        from dreamcraft3d.pipeline import device_of
         from dreamcraft3d.priors.bundled import BundledPrior
         from dreamcraft3d.progress import Progress
 
-        rows = []
-        objects = objects_from(*chosen)
-        for row in compare_forms(objects, BundledPrior.load(), config, Progress(), seed=config.seed):
+        rows, objects = [], objects_from(*chosen)
+        prior = BundledPrior.load(device=device_of(config))
+        for row in compare_forms(objects, prior, config, Progress(), seed=config.seed):
             rows.append(row)
             note = f"{row.object} {row.form}: {row.psnr:.2f} dB, sharpness {row.sharpness:.2f}"
             console.print(note, highlight=False, markup=False)

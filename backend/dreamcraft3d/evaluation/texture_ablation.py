@@ -65,13 +65,14 @@ def compare_forms(
     """Every form on every object (name, mesh, elevation of its picture); forms alternate so that a noisy machine is
     fair."""
     for name, truth, elevation in objects:
-        supervision = Supervision(reference_of(truth, elevation), prior, None)
+        device = prior.alphas_cumprod.device
+        supervision, mesh = Supervision(reference_of(truth, elevation).to(device), prior, None), truth.mesh.to(device)
         seen = supervision.reference.rgba[supervision.reference.mask]
         mean = seen[:, :3].mean(dim=0)
         initial: Colours = lambda x, mean=mean: mean.expand(len(x), 3)  # type: ignore[misc]  # noqa: E731
         for form, settings in {START: {}, **forms}.items():
             run = StageRun("texture", seed + (form != START), progress, meter=lambda: prior.evaluations)
-            texture = paint_texture(supervision, truth.mesh, initial, with_settings(config.texture, settings), run)
+            texture = paint_texture(supervision, mesh, initial, with_settings(config.texture, settings), run)
             decibels, sharpness = unseen_scores(texture, truth)
             yield TextureRow(form, name, decibels, sharpness, run.evaluations, round(run.seconds, 1))
             initial = texture.at if form == START else initial

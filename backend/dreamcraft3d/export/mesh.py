@@ -7,6 +7,7 @@ on a seam is one vertex, with one normal, however many charts meet there. Colour
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -40,6 +41,10 @@ class TexturedMesh:
     def mesh(self) -> Mesh:
         """The bare surface."""
         return Mesh(self.vertices, self.faces)
+
+    def to(self, device: torch.device | str) -> "TexturedMesh":
+        """The same mesh on another device."""
+        return TexturedMesh(**_moved(self, device))
 
     def colours(self) -> Float[Tensor, "V 3"]:
         """Colours per vertex of a mesh without texture (grey where there are none)."""
@@ -83,6 +88,20 @@ class UnwrappedMesh:
     overlap: float
     report: CleanReport
 
+    @property
+    def mesh(self) -> Mesh:
+        """The bare surface."""
+        return Mesh(self.vertices, self.faces)
+
+    def to(self, device: torch.device | str) -> "UnwrappedMesh":
+        """The same mesh on another device."""
+        return UnwrappedMesh(**_moved(self, device))
+
     def with_texture(self, texture: Float[Tensor, "H W 3"]) -> TexturedMesh:
         """The finished object."""
         return TexturedMesh(self.vertices, self.faces, self.uvs, texture)
+
+
+def _moved(record: object, device: torch.device | str) -> dict[str, Any]:
+    """The fields of a record, its tensors on another device."""
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in vars(record).items()}

@@ -31,7 +31,7 @@ class SDFField(nn.Module):
         The release stops here, so the NeRF's shape is lost (issue I3).
         """
         hidden = source.colour_head.hidden.shape[0]
-        field = cls(source.encoding.layout, hidden=hidden, generator=generator)
+        field = cls(source.encoding.layout, hidden=hidden, generator=generator).to(source.encoding.table.device)
         field.encoding.load_state_dict(source.encoding.state_dict())
         field.colour_head.load_state_dict(source.colour_head.state_dict())
         return field

@@ -48,9 +48,7 @@ class TetMesh(nn.Module):
         Raises:
             ObjectLost: the field has no surface inside the scene box.
         """
-        unit, tets = bcc_grid(cells)
-        unit = unit.to(field.variance.device)
-        tets = tets.to(unit.device)
+        unit, tets = bcc_grid(cells, device=field.variance.device)
         with torch.no_grad():
             box = 2.0 * unit - 1.0
             surface = marching_tets(box, closed_at_box(field.sdf(box), box), tets).vertices

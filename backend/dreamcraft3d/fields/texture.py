@@ -21,7 +21,7 @@ class ColourField(nn.Module):
     def from_sdf(cls, source: SDFField, *, generator: torch.Generator) -> "ColourField":
         """The NeuS field's features and colours, copied."""
         hidden = source.colour_head.hidden.shape[0]
-        field = cls(source.encoding.layout, hidden=hidden, generator=generator)
+        field = cls(source.encoding.layout, hidden=hidden, generator=generator).to(source.encoding.table.device)
         field.encoding.load_state_dict(source.encoding.state_dict())
         field.colour_head.load_state_dict(source.colour_head.state_dict())
         return field

@@ -9,6 +9,7 @@ Letters: x* a true picture in [-1,1], a = sqrt(alphabar_t), s = sqrt(1 - alphaba
 
 import math
 from collections.abc import Callable
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
@@ -30,8 +31,13 @@ class _PixelPrior:
         self.alphas_cumprod = cosine_alphas_cumprod()
         self.evaluations = 0
 
+    def to(self, device: torch.device | str) -> Self:
+        """Answers on another device (where the true views are drawn is the renderer's business)."""
+        self.alphas_cumprod = self.alphas_cumprod.to(device)
+        return self
+
     def encode(self, rgba: Float[Tensor, "B H W 4"]) -> Float[Tensor, "B 4 h w"]:
-        return 2.0 * resize_area(rgba, self.image_size) - 1.0
+        return 2.0 * resize_area(rgba.to(self.alphas_cumprod.device), self.image_size) - 1.0
 
     def decode(self, x: Float[Tensor, "B 4 h w"]) -> Float[Tensor, "B h w 4"]:
         return (0.5 * (x.permute(0, 2, 3, 1) + 1.0)).clamp(0.0, 1.0)
@@ -99,11 +105,12 @@ class MixtureOracle(_PixelPrior):
         squared = (flat.square().sum(1, keepdim=True) - 2.0 * a * flat @ views.T) + a.square() * views.square().sum(1)
         logits = -squared / (2.0 * s.square())
         if self._spread is not None:
-            turn = torch.remainder(self._azimuth - condition.azimuth[:, None] + math.pi, 2.0 * math.pi) - math.pi
+            turned, tilted = condition.azimuth.cpu()[:, None], condition.elevation.cpu()[:, None]
+            turn = torch.remainder(self._azimuth - turned + math.pi, 2.0 * math.pi) - math.pi
             near = (turn.abs() <= self._spread) & (
-                (self._elevation - condition.elevation[:, None]).abs() <= max(self._spread, math.radians(20.0))
+                (self._elevation - tilted).abs() <= max(self._spread, math.radians(20.0))
             )
-            logits = logits.masked_fill(~near, -torch.inf)
+            logits = logits.masked_fill(~near.to(logits.device), -torch.inf)
         mean = torch.softmax(logits, dim=1) @ views
         return x0_to_noise(x_t, mean.reshape(x_t.shape), self.alphas_cumprod, t)
 

@@ -80,7 +80,6 @@ class LoadedPriors:
 
     Args:
         load: makes a prior, in main memory. device: where the priors of the present stage are.
-        staying: names of small priors that stay where the scene is, in main memory.
         frugal: priors take every measure that saves memory at once, not only when it runs out.
     """
 
@@ -89,10 +88,9 @@ class LoadedPriors:
         load: Callable[[str], DiffusionPrior],
         device: torch.device | str = "cpu",
         *,
-        staying: Iterable[str] = ("bundled",),
         frugal: bool = False,
     ) -> None:
-        self._load, self._device, self._staying = load, torch.device(device), frozenset(staying)
+        self._load, self._device = load, torch.device(device)
         self._frugal = frugal
         self._loaded: dict[str, DiffusionPrior] = {}
 
@@ -100,7 +98,7 @@ class LoadedPriors:
         """Makes room first: the others leave the card before these are brought."""
         for name, prior in self._loaded.items():
             if name not in names:
-                self._move(name, prior, torch.device("cpu"))
+                self._move(prior, torch.device("cpu"))
         view, image = (None if name is None else self._ready(name) for name in names)
         return view, image
 
@@ -118,12 +116,12 @@ class LoadedPriors:
             prior = self._loaded[name] = self._load(name)
             while self._frugal and _any_saves([prior]):
                 pass
-        self._move(name, self._loaded[name], self._device)
+        self._move(self._loaded[name], self._device)
         return self._loaded[name]
 
-    def _move(self, name: str, prior: DiffusionPrior, device: torch.device) -> None:
+    def _move(self, prior: DiffusionPrior, device: torch.device) -> None:
         subject: object = prior
-        if name not in self._staying and self._device.type != "cpu" and isinstance(subject, Movable):
+        if self._device.type != "cpu" and isinstance(subject, Movable):
             subject.to(device)
 
 

@@ -69,7 +69,7 @@ class PresentColours:
 
     def __call__(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
         """The colour of the surface point nearest to each x."""
-        _, face, weights = self._query.closest_points(x)
+        _, face, weights = self._query.closest_points(x.cpu())
         triangle = self._surface.source[face.cpu().numpy()]
         weights = weights.flip(1) if self._flip else weights
         return self.of(triangle, weights.double().cpu().numpy()).to(x)

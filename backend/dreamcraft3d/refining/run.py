@@ -25,7 +25,8 @@ from torch import Tensor
 
 from dreamcraft3d.config import GenerateConfig, Schedule, TextureConfig, fingerprint
 from dreamcraft3d.functional.cameras import orbit
-from dreamcraft3d.pipeline import PREVIEW_SIZE, Draft, Stages, load_priors, reference_digest, versions
+from dreamcraft3d.functional.mesh import Mesh
+from dreamcraft3d.pipeline import PREVIEW_SIZE, Draft, Stages, device_of, load_priors, reference_digest, versions
 from dreamcraft3d.priors.residency import Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.refining.alignment import laid_over_outline, mixed, present_view, projected, viewer_of
@@ -162,20 +163,21 @@ def _paint(
     """The texture stage on this mesh, and what the views show of it."""
     config, strength = plan.config, plan.config.refine.strength
     upstream = fingerprint(config.refine, request_digest(plan.request), reference_digest(reference))
-    stages = Stages(config, workspace, progress, reference, shelf, upstream=upstream)
-    settings = texture_settings(config)
+    device = device_of(config)
+    stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream=upstream)
+    settings, mesh = texture_settings(config), surface.mesh.to(device)
     texture = stages.run(
         "texture",
         settings,
-        lambda run: Texture(new_colour(settings, run.generator())),
-        lambda supervision, settings, run: paint_texture(supervision, surface.mesh, present, settings, run),
-        lambda texture, cameras: render_mesh(surface.mesh, texture.colour, cameras, PREVIEW_SIZE),
-        Draft(Texture, lambda _: surface.mesh, lambda texture: texture.at),
+        lambda run: Texture(new_colour(settings, run.generator(), device)),
+        lambda supervision, settings, run: paint_texture(supervision, mesh, present, settings, run),
+        lambda texture, cameras: render_mesh(mesh, texture.colour, cameras, PREVIEW_SIZE),
+        Draft(Texture, lambda _: mesh, lambda texture: texture.at),
     )
     if plan.request.header.prompt and config.priors_of("texture")[1] is None:
         warnings.append("The prompt is not used: no prior of this preset reads text.")
         progress.warn(warnings[-1])
-    before = _fitted(surface, present, settings, config.seed) if strength < 1.0 else None
+    before = _fitted(mesh, present, settings, config.seed) if strength < 1.0 else None
     views = looks(surface, settings.guidance.elevation, orbit(reference.elevation, 0.0))
     if views.inside_out:
         warnings.append(f"{views.inside_out} triangles look inward; they were painted as if they looked outward.")
@@ -191,12 +193,12 @@ def _paint(
 
 
 def _fitted(
-    surface: Surface, present: PresentColours, settings: TextureConfig, seed: int
+    mesh: Mesh, present: PresentColours, settings: TextureConfig, seed: int
 ) -> Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]:
     """The field as the texture stage had it before its first step."""
     run = StageRun("texture", seed, Progress())
-    colour = new_colour(settings, run.generator())
-    fit_colours(colour, surface.mesh, present, settings, run.generator(BEFORE))
+    colour = new_colour(settings, run.generator(), mesh.vertices.device)
+    fit_colours(colour, mesh, present, settings, run.generator(BEFORE))
     return Texture(colour).at
 
 

@@ -130,7 +130,7 @@ class Bootstrap:
     def _improve(self, slot: int, round_index: int, render: RenderViews, generator: torch.Generator) -> None:
         """A render of an evenly spread view, noised to the round's level and denoised, goes into the album."""
         settings, prior = self._settings, self._prior
-        cameras = _spread_view(slot, settings.round_views, self._guidance, generator)
+        cameras = _spread_view(slot, settings.round_views, self._guidance, generator).to(self._supervision.device)
         strength = piecewise_linear(round_index / max(settings.rounds - 1, 1), settings.strength)
         total = len(prior.alphas_cumprod)
         start = min(max(int(strength * total), 1), total - 1)
@@ -180,14 +180,15 @@ class Album:
     def put(self, page: int, x: Float[Tensor, "1 C h w"], cameras: Cameras) -> None:
         """Fills a page, or replaces what an earlier round left there."""
         self._x[page] = x[0].to(self._x)
-        self._angles[page] = torch.stack([cameras.elevation[0], cameras.azimuth[0]])
+        self._angles[page] = torch.stack([cameras.elevation[0], cameras.azimuth[0]]).to(self._angles)
         self._count.clamp_(min=page + 1)
 
     def pages(self, chosen: Int[Tensor, " B"], reference: Cameras) -> tuple[Float[Tensor, "B C h w"], Cameras]:
         """Pictures and their cameras; page 0 is the reference picture."""
-        first = torch.stack([reference.elevation[0], reference.azimuth[0]])
+        first = torch.stack([reference.elevation[0], reference.azimuth[0]]).to(self._angles)
         angles = torch.where((chosen == 0)[:, None], first, self._angles[chosen])
-        return self._x[chosen.to(self._x.device)], orbit(angles[:, 0], angles[:, 1])
+        cameras = orbit(angles[:, 0], angles[:, 1]).to(reference.c2w.device)
+        return self._x[chosen.to(self._x.device)], cameras
 
     def state_dict(self) -> dict[str, Any]:
         return {"x": self._x, "angles": self._angles, "count": self._count}

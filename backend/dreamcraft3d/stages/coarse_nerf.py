@@ -42,7 +42,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
     Raises:
         ObjectLost: if the object keeps vanishing in spite of going back to healthy states.
     """
-    nerf = new_coarse_nerf(config, run.generator())
+    nerf = new_coarse_nerf(config, run.generator(), supervision.device)
     field, grid = nerf.field, nerf.grid
     optimiser = torch.optim.Adam(field.parameters(), lr=config.lr, betas=(0.9, 0.99), eps=1e-8)
     for step in run.steps(config.steps, field=field, grid=grid, optimiser=optimiser):
@@ -76,11 +76,13 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
     return nerf
 
 
-def new_coarse_nerf(config: CoarseNerfConfig, generator: torch.Generator) -> CoarseNerf:
+def new_coarse_nerf(
+    config: CoarseNerfConfig, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> CoarseNerf:
     """An untrained field (a soft ball) and an occupancy grid that is full."""
-    field = DensityField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator)
+    field = DensityField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator).to(device)
     field.active_levels = int(piecewise_linear(1.0, config.active_levels))  # what a finished field is read with
-    return CoarseNerf(field, OccupancyGrid(config.occupancy_resolution))
+    return CoarseNerf(field, OccupancyGrid(config.occupancy_resolution, device=device))
 
 
 def regularisers(render: Render, config: CoarseNerfConfig, fraction: float) -> Float[Tensor, ""]:

@@ -88,7 +88,7 @@ def new_neus(nerf: CoarseNerf, config: NeusConfig, generator: torch.Generator) -
     field = SDFField.from_density(nerf.field, generator=generator)
     with torch.no_grad():
         field.variance.fill_(math.log(config.initial_sharpness) / 10.0)
-    return Neus(field, OccupancyGrid(nerf.grid.resolution))
+    return Neus(field, OccupancyGrid(nerf.grid.resolution, device=nerf.grid.values.device))
 
 
 def parameter_groups(field: SDFField, config: NeusConfig) -> list[dict[str, object]]:
@@ -111,7 +111,7 @@ def regularisers(field: SDFField, render: Render, config: NeusConfig, generator:
     """Eikonal on random points and near the surface (issue B15), opaque, sparse, and normals that face the camera."""
     loss = config.sparsity * losses.sparsity_loss(render.opacity) + config.opaque * losses.opaque_loss(render.opacity)
     seen = render.samples
-    points = 2.0 * torch.rand(config.eikonal_points, 3, generator=generator) - 1.0
+    points = (2.0 * torch.rand(config.eikonal_points, 3, generator=generator) - 1.0).to(render.opacity)
     if seen is not None:
         points = torch.cat([points, seen.positions[:: max(1, len(seen.positions) // config.eikonal_points)].detach()])
         if seen.normals is not None:
@@ -129,9 +129,10 @@ def extract_surface(nerf: CoarseNerf, config: NeusConfig) -> Mesh:
     Raises:
         ObjectLost: no density threshold gives a surface.
     """
-    unit, tets = bcc_grid(config.extraction_cells)
+    device = nerf.grid.values.device
+    unit, tets = bcc_grid(config.extraction_cells, device=device)
     box = 2.0 * unit - 1.0
-    cameras = orbit(torch.tensor([0.0, 0.3] * 3), torch.arange(6) * (math.pi / 3.0))
+    cameras = orbit(torch.tensor([0.0, 0.3] * 3), torch.arange(6) * (math.pi / 3.0)).to(device)
     with torch.no_grad():
         density = _density(nerf.field, nerf.grid, box)
         seen = render_density(nerf.field, nerf.grid, cameras, 64, step_size=config.step_size).opacity > 0.5
@@ -160,14 +161,14 @@ def fit_shape(field: SDFField, surface: Mesh, config: NeusConfig, generator: tor
     """Teaches the field the signed distance to a mesh: least squares on points in the box and around the surface."""
     optimiser = torch.optim.Adam([field.encoding.table, *field.sdf_head.parameters()], lr=1e-2, betas=(0.9, 0.99))
     low, high = surface.vertices.amin(dim=0), surface.vertices.amax(dim=0)
-    everywhere = 2.0 * torch.rand(config.fit_points, 3, generator=generator) - 1.0
-    around = low - 0.1 + (high - low + 0.2) * torch.rand(config.fit_points, 3, generator=generator)
-    chosen = torch.randint(len(surface.vertices), (2 * config.fit_points,), generator=generator)
-    near = surface.vertices[chosen] + 0.03 * torch.randn(2 * config.fit_points, 3, generator=generator)
+    everywhere = 2.0 * torch.rand(config.fit_points, 3, generator=generator).to(low) - 1.0
+    around = low - 0.1 + (high - low + 0.2) * torch.rand(config.fit_points, 3, generator=generator).to(low)
+    chosen = torch.randint(len(surface.vertices), (2 * config.fit_points,), generator=generator).to(low.device)
+    near = surface.vertices[chosen] + 0.03 * torch.randn(2 * config.fit_points, 3, generator=generator).to(low)
     points = torch.cat([everywhere, around, near]).clamp(-1.0, 1.0)
     distance = signed_distance(points, surface.vertices, surface.faces)
     for step in range(config.fit_steps):
-        batch = torch.randint(len(points), (config.fit_batch,), generator=generator)
+        batch = torch.randint(len(points), (config.fit_batch,), generator=generator).to(points.device)
         error = field.sdf(points[batch]) - distance[batch]
         loss = (error.square() / (error.detach().abs() + 0.02)).mean()
         for group in optimiser.param_groups:

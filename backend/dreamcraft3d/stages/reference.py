@@ -9,7 +9,7 @@ Letters: S side of the canvas. Colours are premultiplied unless said otherwise.
 
 import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -68,6 +68,11 @@ class ReferenceView:
     def colour(self) -> Float[Tensor, "S S 3"]:
         """Straight colour; where the object is not, the colour of its nearest point (so that nothing bleeds in)."""
         return torch.from_numpy(_bled(self.rgba.cpu().numpy())).to(self.rgba)
+
+    def to(self, device: torch.device | str) -> "ReferenceView":
+        """The same view on another device."""
+        depth, normal = (None if plane is None else plane.to(device) for plane in (self.depth, self.normal))
+        return replace(self, rgba=self.rgba.to(device), mask=self.mask.to(device), depth=depth, normal=normal)
 
 
 def load_reference(

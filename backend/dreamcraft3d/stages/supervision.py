@@ -57,7 +57,12 @@ class Supervision:
     @property
     def camera(self) -> Cameras:
         """The reference camera: azimuth 0, on +x."""
-        return orbit(self.reference.elevation, 0.0)
+        return orbit(self.reference.elevation, 0.0).to(self.device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scene is: beside the reference picture."""
+        return self.reference.rgba.device
 
     @cached_property
     def picture(self) -> Float[Tensor, "1 S S 4"]:
@@ -144,7 +149,7 @@ class Supervision:
             angles = random_views(
                 config.batch, elevation=elevation, spread=spread, reference_elevation=reference, generator=generator
             )
-        return orbit(*angles)
+        return orbit(*angles).to(self.device)
 
     def condition(self, cameras: Cameras, content: Content = "rgba") -> ViewCondition:
         """What the priors are told about novel views."""

@@ -28,10 +28,10 @@ class Texture:
     colour: ColourField
 
     def at(self, x: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
-        """Colours of surface points, without gradients."""
+        """Colours of surface points, wherever these are, without gradients."""
         with torch.no_grad():
-            colour: Tensor = self.colour(x)
-            return colour
+            colour: Tensor = self.colour(x.to(self.colour.encoding.table))
+            return colour.to(x)
 
 
 def paint_texture(
@@ -48,7 +48,7 @@ def paint_texture(
     Args:
         initial: the geometry stage's colours, learnt first by a few steps of regression on the surface.
     """
-    colour = new_colour(config, run.generator())
+    colour = new_colour(config, run.generator(), supervision.device)
     optimiser = _optimiser(colour, config)
     if not run.resumes():
         fit_colours(colour, mesh, initial, config, run.generator(-2))
@@ -134,9 +134,9 @@ def _optimiser(colour: ColourField, config: TextureConfig) -> torch.optim.Optimi
     )
 
 
-def new_colour(config: TextureConfig, generator: torch.Generator) -> ColourField:
+def new_colour(config: TextureConfig, generator: torch.Generator, device: torch.device | str = "cpu") -> ColourField:
     """An untrained colour field, finer than the geometry's."""
-    return ColourField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator)
+    return ColourField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator).to(device)
 
 
 class SurfaceSampler:
@@ -145,15 +145,15 @@ class SurfaceSampler:
     def __init__(self, mesh: Mesh, faces: Bool[Tensor, " F"] | None = None) -> None:
         chosen = mesh.faces if faces is None or not bool(faces.any()) else mesh.faces[faces]
         self._corners = mesh.vertices[chosen]
-        self._areas = face_areas(mesh.vertices, chosen)
+        self._areas = face_areas(mesh.vertices, chosen).cpu()  # where the random numbers are drawn
 
     def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
         """`count` points."""
         chosen = torch.multinomial(self._areas, count, replacement=True, generator=generator)
         share = torch.rand(count, 2, generator=generator)
         share = torch.where(share.sum(1, keepdim=True) > 1.0, 1.0 - share, share)
-        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1)
-        return (weights[..., None] * self._corners[chosen]).sum(dim=1)
+        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1).to(self._corners)
+        return (weights[..., None] * self._corners[chosen.to(weights.device)]).sum(dim=1)
 
 
 def smoothness(
