@@ -17,6 +17,7 @@ from torch import Tensor
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.functional.cameras import Cameras, orbit, project
 from dreamcraft3d.kernels.rasterize import rasterize
+from dreamcraft3d.pipeline import device_of
 from dreamcraft3d.priors.base import Content
 from dreamcraft3d.priors.oracle import OraclePrior
 from dreamcraft3d.priors.residency import FixedPriors
@@ -62,7 +63,7 @@ class TrueLook:
     def __call__(
         self, elevation: Float[Tensor, " B"], azimuth: Float[Tensor, " B"], content: Content, size: int
     ) -> Float[Tensor, "B H W 4"]:
-        cameras = orbit(elevation, azimuth)
+        cameras = orbit(elevation.cpu(), azimuth.cpu())
         views = [self._view(cameras[b : b + 1], size * self._supersample) for b in range(len(cameras))]
         pooled = torch.nn.functional.avg_pool2d(torch.stack(views).permute(0, 3, 1, 2), self._supersample)
         return pooled.permute(0, 2, 3, 1)
@@ -91,7 +92,7 @@ def evaluate_refine(
     rgba = look(torch.tensor([elevation]), torch.zeros(1), "rgba", config.reference.size)[0]
     reference = ReferenceView(rgba=rgba, mask=rgba[..., 3] > 0.5, elevation=elevation, matting="rendered")
     start = greyed(truth)
-    shelf = FixedPriors(OraclePrior(look, image_size=config.oracle_size))
+    shelf = FixedPriors(OraclePrior(look, image_size=config.oracle_size).to(device_of(config)))
     result = refine(start, config, workspace, progress, shelf=shelf, reference=reference)
     return result, _scores(result, start, truth)
 

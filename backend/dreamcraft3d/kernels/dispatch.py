@@ -59,6 +59,12 @@ def launch(kernel: Any, dim: int | tuple[int, ...], inputs: list[Any]) -> None:
     wp.launch(kernel, dim=dim, inputs=inputs, device=device, stream=stream, record_tape=False)
 
 
+def settle(device: torch.device) -> None:
+    """Waits for a card: what Warp builds or frees by itself it does in a stream of its own, not in torch's."""
+    if device.type != "cpu":
+        torch.cuda.synchronize(device)
+
+
 def in_ranges(device: torch.device, total: int, body: Callable[[int, int], None]) -> None:
     """Calls body(first, count) so that the ranges cover 0..total, on the CPU one range per thread."""
     parts = threads() if device.type == "cpu" and total >= SMALL else 1

@@ -186,4 +186,6 @@ def _levels(layout: HashGridLayout, device: torch.device) -> Any:
         level.first, level.entries = layout.offsets[k], layout.offsets[k + 1] - layout.offsets[k]
         level.stride_y, level.stride_z = PRIMES[1:] if layout.hashed[k] else (n, n * n)
         records.append(level)
-    return wp.array(records, dtype=Level, device=wp.device_from_torch(device))
+    levels = wp.array(records, dtype=Level, device=wp.device_from_torch(device))
+    dispatch.settle(device)
+    return levels

@@ -6,12 +6,14 @@ are ignored. One hierarchy serves many queries: keep a `MeshQuery` where the mes
 single use.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreamcraft3d.kernels.bands import as_warp, loaded
-from dreamcraft3d.kernels.dispatch import in_ranges, launch, warp
+from dreamcraft3d.kernels.dispatch import in_ranges, launch, settle, warp
 from dreamcraft3d.kernels.mesh_query_source import query_kernels
 
 FAR = 1.0e6  # largest distance that a query looks at
@@ -33,7 +35,9 @@ class MeshQuery:
         self._points = torch.nan_to_num(points, nan=0.0, posinf=0.0, neginf=0.0)
         self._indices = faces[usable].int().reshape(-1).contiguous()
         arrays = as_warp(self._points), as_warp(self._indices, 1)
+        settle(points.device)
         self._mesh = warp().Mesh(*arrays, support_winding_number=True, bvh_leaf_size=4)
+        settle(points.device)
 
     def signed_distance(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:
         """Distance to the surface, negative inside; inf for points that are not finite."""
@@ -45,7 +49,7 @@ class MeshQuery:
             inputs = [as_warp(query[span]), self._mesh.id, FAR, as_warp(result[span], 1)]
             launch(kernels.signed_distance, (count,), inputs)
 
-        in_ranges(query.device, len(query), part)
+        self._run(len(query), part)
         return result
 
     def closest_points(
@@ -62,7 +66,7 @@ class MeshQuery:
             outputs = [as_warp(nearest[span]), as_warp(found[span], 1), as_warp(weights[span])]
             launch(kernels.closest_points, (count,), [as_warp(query[span]), self._mesh.id, FAR, *outputs])
 
-        in_ranges(query.device, len(query), part)
+        self._run(len(query), part)
         return nearest, self._face_numbers(found), weights
 
     def cast_rays(
@@ -80,8 +84,13 @@ class MeshQuery:
             inputs = [as_warp(starts[span]), as_warp(along[span]), self._mesh.id, FAR]
             launch(kernels.cast_rays, (count,), [*inputs, as_warp(t[span], 1), as_warp(found[span], 1)])
 
-        in_ranges(starts.device, len(starts), part)
+        self._run(len(starts), part)
         return t, self._face_numbers(found)
+
+    def _run(self, count: int, part: Callable[[int, int], None]) -> None:
+        """All queries, to the end: the hierarchy may be gone a moment later."""
+        in_ranges(self._points.device, count, part)
+        settle(self._points.device)
 
     def _face_numbers(self, found: Int[Tensor, " N"]) -> Int[Tensor, " N"]:
         """Numbers among the usable faces -> numbers among all; -1 stays."""
