@@ -119,8 +119,15 @@ def _graphics_card() -> Check:
         return Check("graphics card", "warn", "unknown, because torch does not import", REINSTALL)
     if not torch.cuda.is_available():
         return Check("graphics card", "ok", "none that torch can use: everything runs on the processor")
+    from dreamcraft3d.kernels.dispatch import default_device
+    from dreamcraft3d.kernels.selfcheck import card_trouble
+
     memory = torch.cuda.get_device_properties(0).total_memory / GIB
-    return Check("graphics card", "ok", f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB")
+    name, trouble = f"{torch.cuda.get_device_name(0)}, {memory:.0f} GiB", card_trouble(default_device())
+    if trouble is not None:
+        cure = "Renew the graphics driver. Until then the processor holds the scene."
+        return Check("graphics card", "warn", f"{name}; our kernels fail on it ({trouble})", cure)
+    return Check("graphics card", "ok", f"{name}; our kernels agree with those on the processor")
 
 
 def _accelerators() -> Check:

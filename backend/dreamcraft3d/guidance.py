@@ -135,7 +135,8 @@ def learn(
     t = torch.randint(0, len(prior.alphas_cumprod), (len(x),), generator=generator).to(x.device)
     dropped = torch.rand(len(x), generator=generator) < dropout
     blind = torch.rand(len(x), generator=generator) < dropout
-    camera = camera_vector(condition) * (~blind)[:, None]
+    camera = camera_vector(condition)
+    camera = camera * (~blind)[:, None].to(camera)
     with adapters.using(adapter, camera):
         wording: Literal["personal", "plain"] = "personal" if adapter == "personal" else "plain"
         told = replace(condition, wording=wording)

@@ -37,6 +37,7 @@ from dreamcraft3d.fields.tet_mesh import TetMesh
 from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
+from dreamcraft3d.kernels.selfcheck import card_trouble
 from dreamcraft3d.priors.loading import check_present, check_words, load_prior
 from dreamcraft3d.priors.models import folder_of
 from dreamcraft3d.priors.perception import choose_estimator
@@ -110,7 +111,7 @@ def picture_from_words(config: GenerateConfig, workspace: Workspace, progress: P
         raise ConfigError("There is neither a picture nor words.", 'Give a picture, or --prompt "a red bird".')
     settings, folder = config.picture, folder_of(config.picture.model)
     draw = partial(
-        draw_pictures, folder, config.prompt, steps=settings.steps, cfg_scale=settings.cfg, device=device_of(config)
+        draw_pictures, folder, config.prompt, steps=settings.steps, cfg_scale=settings.cfg, device=priors_device(config)
     )
     with workspace:
         found = candidates_for(
@@ -126,7 +127,7 @@ def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfi
     if not config.reference.estimate or (reference.depth is not None and reference.normal is not None):
         return reference
     prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
-    estimator = choose_estimator(config.reference.estimator, prior, device_of(config))
+    estimator = choose_estimator(config.reference.estimator, prior, priors_device(config))
     if estimator is None:
         return reference
     estimate = estimator.estimate(reference.rgba[None], reference.elevation)
@@ -152,19 +153,29 @@ def load_priors(config: GenerateConfig) -> Shelf:
     """
     check_present(config.prior_names())
     check_words(config.prior_names(), config.prompt)
-    return LoadedPriors(partial(load_prior, prompt=config.prompt), device_of(config), frugal=config.priors.offload)
+    return LoadedPriors(partial(load_prior, prompt=config.prompt), priors_device(config), frugal=config.priors.offload)
 
 
-def device_of(config: GenerateConfig) -> torch.device:
-    """Where scene and priors are: on the card if there is one and the configuration does not forbid it."""
+def priors_device(config: GenerateConfig) -> torch.device:
+    """Where the priors work: on the card if there is one and the configuration does not forbid it."""
     return torch.device("cpu") if config.device == "cpu" else default_device()
+
+
+def scene_device(config: GenerateConfig, progress: Progress) -> torch.device:
+    """Where the scene is: beside the priors, unless our kernels fail there (and then this is said)."""
+    device = priors_device(config)
+    trouble = card_trouble(device)
+    if trouble is None:
+        return device
+    progress.warn(f"The graphics card cannot hold the scene ({trouble}); the processor does, which takes longer.")
+    return torch.device("cpu")
 
 
 def run_stages(
     reference: ReferenceView, shelf: Shelf, config: GenerateConfig, workspace: Workspace, progress: Progress
 ) -> Result:
     """All stages after the reference picture. The workspace must be open."""
-    device, upstream = device_of(config), reference_digest(reference)
+    device, upstream = scene_device(config, progress), reference_digest(reference)
     stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream)
     nerf = stages.run(
         "coarse_nerf",

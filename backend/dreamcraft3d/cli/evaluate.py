@@ -136,13 +136,13 @@ def evaluate_texture(
         config = configured(preset, settings, {"seed": seed})
         from dreamcraft3d.evaluation.reconstruction import objects_from
         from dreamcraft3d.evaluation.texture_ablation import compare_forms, texture_table
-        from dreamcraft3d.pipeline import device_of
+        from dreamcraft3d.pipeline import scene_device
         from dreamcraft3d.priors.bundled import BundledPrior
         from dreamcraft3d.progress import Progress
 
-        rows, objects = [], objects_from(*chosen)
-        prior = BundledPrior.load(device=device_of(config))
-        for row in compare_forms(objects, prior, config, Progress(), seed=config.seed):
+        rows, objects, progress = [], objects_from(*chosen), Progress()
+        prior = BundledPrior.load(device=scene_device(config, progress))
+        for row in compare_forms(objects, prior, config, progress, seed=config.seed):
             rows.append(row)
             note = f"{row.object} {row.form}: {row.psnr:.2f} dB, sharpness {row.sharpness:.2f}"
             console.print(note, highlight=False, markup=False)

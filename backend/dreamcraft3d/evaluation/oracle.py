@@ -18,7 +18,7 @@ from dreamcraft3d.evaluation.metrics import f_score, multi_view_report
 from dreamcraft3d.evaluation.render import MeshRender, render_textured
 from dreamcraft3d.export import TexturedMesh
 from dreamcraft3d.functional.cameras import orbit
-from dreamcraft3d.pipeline import Result, device_of, run_stages
+from dreamcraft3d.pipeline import Result, run_stages, scene_device
 from dreamcraft3d.priors.base import Content
 from dreamcraft3d.priors.oracle import OraclePrior
 from dreamcraft3d.priors.residency import FixedPriors
@@ -94,7 +94,7 @@ def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress
     with Workspace(out) as workspace:
         workspace.write_bytes("ground_truth.glb", export.write_glb(truth))
         elevation = math.radians(config.reference.elevation)
-        device = device_of(config)
+        device = scene_device(config, progress)
         prior = OraclePrior(TrueView(truth.to(device)), image_size=config.oracle_size).to(device)
         result: Result = run_stages(reference_of(truth, elevation), FixedPriors(prior), config, workspace, progress)
         scores = score(result.textured, truth, elevation)

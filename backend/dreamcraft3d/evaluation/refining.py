@@ -17,7 +17,7 @@ from torch import Tensor
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.functional.cameras import Cameras, orbit, project
 from dreamcraft3d.kernels.rasterize import rasterize
-from dreamcraft3d.pipeline import device_of
+from dreamcraft3d.pipeline import scene_device
 from dreamcraft3d.priors.base import Content
 from dreamcraft3d.priors.oracle import OraclePrior
 from dreamcraft3d.priors.residency import FixedPriors
@@ -92,7 +92,7 @@ def evaluate_refine(
     rgba = look(torch.tensor([elevation]), torch.zeros(1), "rgba", config.reference.size)[0]
     reference = ReferenceView(rgba=rgba, mask=rgba[..., 3] > 0.5, elevation=elevation, matting="rendered")
     start = greyed(truth)
-    shelf = FixedPriors(OraclePrior(look, image_size=config.oracle_size).to(device_of(config)))
+    shelf = FixedPriors(OraclePrior(look, image_size=config.oracle_size).to(scene_device(config, progress)))
     result = refine(start, config, workspace, progress, shelf=shelf, reference=reference)
     return result, _scores(result, start, truth)
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from dreamcraft3d.config import GenerateConfig, Schedule, TextureConfig, fingerprint
 from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.functional.mesh import Mesh
-from dreamcraft3d.pipeline import PREVIEW_SIZE, Draft, Stages, device_of, load_priors, reference_digest, versions
+from dreamcraft3d.pipeline import PREVIEW_SIZE, Draft, Stages, load_priors, reference_digest, scene_device, versions
 from dreamcraft3d.priors.residency import Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.refining.alignment import laid_over_outline, mixed, present_view, projected, viewer_of
@@ -163,7 +163,7 @@ def _paint(
     """The texture stage on this mesh, and what the views show of it."""
     config, strength = plan.config, plan.config.refine.strength
     upstream = fingerprint(config.refine, request_digest(plan.request), reference_digest(reference))
-    device = device_of(config)
+    device = scene_device(config, progress)
     stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream=upstream)
     settings, mesh = texture_settings(config), surface.mesh.to(device)
     texture = stages.run(
