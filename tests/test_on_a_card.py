@@ -1,4 +1,4 @@
-"""Whole runs on a pretended card (`pretend_card`): no tensor is where it should not be, and results are those of the CPU."""
+"""Whole runs on a pretended card (`pretend_card`): no tensor is in a wrong place, and results are those of the CPU."""
 
 import json
 from pathlib import Path

@@ -126,6 +126,21 @@ class ReferenceWeights(Record):
     """1 - cosine with the normal map, where there is one"""
 
 
+class WeakViewsConfig(Record):
+    """Pictures of other sides that the 3D-aware prior draws first, as weak reference views (method section 12.1)."""
+
+    count: Annotated[int, Field(ge=0, le=16)] = 0
+    """how many, evenly around the object; 0 = none"""
+    elevation: Annotated[float, Field(ge=-80.0, le=80.0)] = 10.0
+    """height of their cameras, degrees"""
+    steps: Count = 20
+    """steps in which each is drawn from noise"""
+    every: Count = 3
+    """one in so many looks at novel views is at them"""
+    weight: Schedule = ((0.0, 0.3), (0.5, 0.3), (1.0, 0.0))
+    """their share of the weights of the reference picture"""
+
+
 class GuidanceConfig(Record):
     """How novel views are chosen and judged (method sections 1.2 and 6)."""
 
@@ -197,6 +212,7 @@ class CoarseNerfConfig(Record):
     """weight against half-transparency"""
     reference: ReferenceWeights = ReferenceWeights()
     guidance: GuidanceConfig = GuidanceConfig()
+    weak_views: WeakViewsConfig = WeakViewsConfig()
     hash_grid: HashGridConfig = HashGridConfig()
 
 
@@ -243,6 +259,7 @@ class NeusConfig(Record):
     """finite-difference distance of these gradients"""
     reference: ReferenceWeights = ReferenceWeights()
     guidance: GuidanceConfig = GuidanceConfig()
+    weak_views: WeakViewsConfig = WeakViewsConfig()
 
 
 class GeometryConfig(Record):

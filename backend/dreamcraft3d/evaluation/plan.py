@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from dreamcraft3d.config import GUIDED_STAGES, GenerateConfig
+from dreamcraft3d.config import GUIDED_STAGES, GenerateConfig, WeakViewsConfig
 from dreamcraft3d.evaluation.scene_footprint import SceneBytes, scene_bytes
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.priors import footprint
@@ -28,6 +28,7 @@ ADAM = 4 * 4
 """Bytes per trained parameter: itself, its gradient and two moments in fp32."""
 CAMERA_EMBEDDING = 16 * 1280 + 1280 + 1280 * 1280 + 1280
 """Parameters of an adapter's camera embedding (16 -> 1280 -> 1280)."""
+VOLUME_STAGES = ("coarse_nerf", "neus")
 FULL_COPIES = 4
 """U-Nets that the released code holds in its texture stage."""
 
@@ -203,14 +204,23 @@ def _evaluations(config: GenerateConfig, stage: str) -> int:
     view, image = config.priors_of(stage)
     guidance = settings.guidance
     steps = settings.steps if stage == "geometry" else settings.steps // 2
-    total = 0
+    weak = settings.weak_views if stage in VOLUME_STAGES and view is not None else WeakViewsConfig()
+    looks, total = steps - _weak_looks(steps, weak), 0
     if view is not None:
-        total += steps * guidance.batch * (1 if view == "bundled" and guidance.view_cfg == 1.0 else 2)
+        branches = 1 if view == "bundled" and guidance.view_cfg == 1.0 else 2
+        total += (looks * guidance.batch + weak.count * weak.steps) * branches
     if image is not None:
         branches = _branches(catalogue()[image]) if image in catalogue() else 2
         pictures = 2 if stage == "geometry" and settings.normal_guidance > 0.0 else 1  # colours and normals
-        total += steps * guidance.batch * branches * pictures
+        total += looks * guidance.batch * branches * pictures
     return total + (_bootstrap_evaluations(config) if stage == "texture" else 0)
+
+
+def _weak_looks(looks: int, weak: WeakViewsConfig) -> int:
+    """How many of a volume stage's looks at novel views are at weak ones, of which nobody is asked."""
+    if weak.count == 0:
+        return 0
+    return sum(k % weak.every == 0 and piecewise_linear((k + 0.5) / looks, weak.weight) > 0.0 for k in range(looks))
 
 
 def _bootstrap_evaluations(config: GenerateConfig) -> int:

@@ -38,7 +38,7 @@ class Cameras:
     def __len__(self) -> int:
         return int(self.c2w.shape[0])
 
-    def __getitem__(self, index: slice) -> "Cameras":
+    def __getitem__(self, index: slice | Tensor) -> "Cameras":
         return Cameras(
             self.c2w[index], self.elevation[index], self.azimuth[index], self.distance[index], self.fovy[index]
         )

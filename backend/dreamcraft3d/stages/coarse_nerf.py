@@ -18,7 +18,7 @@ from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.functional.volume import density_to_alpha
 from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.rendering import Render, render_density
-from dreamcraft3d.stages.run import StageRun, descend
+from dreamcraft3d.stages.run import WEAK_VIEWS, StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 OCCUPANCY_EVERY = 8
@@ -45,6 +45,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
     nerf = new_coarse_nerf(config, run.generator(), supervision.device)
     field, grid = nerf.field, nerf.grid
     optimiser = torch.optim.Adam(field.parameters(), lr=config.lr, betas=(0.9, 0.99), eps=1e-8)
+    supervision = supervision.with_weak_views(config, run.generator(WEAK_VIEWS))
     for step in run.steps(config.steps, field=field, grid=grid, optimiser=optimiser):
         fraction, generator = step / config.steps, run.generator(step)
         size = int(piecewise_linear(fraction, config.render_size))
@@ -57,7 +58,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
                 threshold=0.005,
                 decay=OCCUPANCY_DECAY,
             )
-        cameras = supervision.alternating_cameras(config.guidance, step, fraction, generator)
+        cameras = supervision.alternating_cameras(config, step, fraction, generator)
         render = render_density(
             field,
             grid,

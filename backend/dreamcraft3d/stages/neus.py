@@ -25,7 +25,7 @@ from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.kernels.mesh_query import signed_distance
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY, OCCUPANCY_DECAY, OCCUPANCY_EVERY, CoarseNerf, check_opacity
-from dreamcraft3d.stages.run import StageRun, descend
+from dreamcraft3d.stages.run import WEAK_VIEWS, StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 THRESHOLDS = (4.0, 8.0, 16.0, 32.0, 64.0)
@@ -58,6 +58,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
     optimiser = torch.optim.Adam(parameter_groups(field, config), betas=(0.9, 0.99), eps=1e-15)
     if not run.resumes():
         fit_shape(field, extract_surface(nerf, config), config, run.generator(-2))
+    supervision = supervision.with_weak_views(config, run.generator(WEAK_VIEWS))
     for step in run.steps(config.steps, field=field, grid=grid, optimiser=optimiser):
         fraction, generator = step / config.steps, run.generator(step)
         size = int(piecewise_linear(fraction, config.render_size))
@@ -65,7 +66,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
             grid.update(
                 lambda x: occupancy(field, x, config.step_size), generator=generator, step=0, decay=OCCUPANCY_DECAY
             )
-        cameras = supervision.alternating_cameras(config.guidance, step, fraction, generator)
+        cameras = supervision.alternating_cameras(config, step, fraction, generator)
         render = render_sdf(
             field,
             grid,

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_SECONDS = 30.0
 MAX_ROLLBACKS = 3
+WEAK_VIEWS = -4
+"""The "step" whose random numbers the weak reference views are drawn with."""
 State = dict[str, Tensor]
 
 

@@ -1,7 +1,7 @@
 """What a stage is shown at each step: the reference picture in its own view, and the prior's opinion of novel views."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -23,6 +23,9 @@ from dreamcraft3d.guidance import Distillation, distill
 from dreamcraft3d.priors.base import Content, DiffusionPrior, ViewCondition, resize_area
 from dreamcraft3d.rendering import Render
 from dreamcraft3d.stages.reference import ReferenceView
+from dreamcraft3d.stages.weak_views import WeakViews, draw_weak_views
+
+VolumeConfig = CoarseNerfConfig | NeusConfig
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,13 @@ class Supervision:
     Attributes:
         view_prior: knows the object's view from a relative camera (the paper's 3D-aware prior).
         image_prior: knows pictures without a camera (the paper's 2D prior).
+        weak: what the view prior drew of other sides; see `with_weak_views`.
     """
 
     reference: ReferenceView
     view_prior: DiffusionPrior | None
     image_prior: DiffusionPrior | None
+    weak: WeakViews | None = None
 
     @property
     def camera(self) -> Cameras:
@@ -70,24 +75,58 @@ class Supervision:
         return self.reference.rgba[None]
 
     def alternating_cameras(
-        self, config: GuidanceConfig, step: int, fraction: float, generator: torch.Generator
+        self, config: VolumeConfig, step: int, fraction: float, generator: torch.Generator
     ) -> Cameras:
-        """The reference camera in even steps, novel views in odd ones (method section 2.2)."""
-        return self.camera if step % 2 == 0 else self.novel_views(config, step // 2, fraction, generator)
+        """The reference camera in even steps, novel views in odd ones (method section 2.2), some of these weak."""
+        if step % 2 == 0:
+            return self.camera
+        shown = self._weakly_shown(config, step // 2, fraction)
+        return self.novel_views(config.guidance, step // 2, fraction, generator) if shown is None else shown.cameras
 
     def alternating_loss(
         self,
         render: Render,
         cameras: Cameras,
-        config: CoarseNerfConfig | NeusConfig,
+        config: VolumeConfig,
         step: int,
         fraction: float,
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
-        """What the picture says of the reference view in even steps, and the priors of novel views in odd ones."""
+        """What the picture says of the reference view in even steps, and the priors of novel views in odd ones (drawn
+        before in the case of weak views)."""
         if step % 2 == 0:
             return self.reference_loss(render, self.targets(render.opacity.shape[-1]), config.reference, generator)
+        shown = self._weakly_shown(config, step // 2, fraction)
+        if shown is not None:
+            share = piecewise_linear(fraction, config.weak_views.weight)
+            return share * self._weak_loss(render, shown, config.reference, generator)
         return self.guidance_loss(render.rgba, cameras, config.guidance, fraction, generator)[0]
+
+    def with_weak_views(self, config: VolumeConfig, generator: torch.Generator) -> "Supervision":
+        """The same with the weak views that a stage asks for, drawn now; without a 3D-aware prior there are none."""
+        wanted, prior = config.weak_views, self.view_prior
+        if wanted.count == 0 or prior is None or config.guidance.view_weight <= 0.0 or "rgba" not in prior.contents:
+            return self
+        elevation, scale = self.reference.elevation, config.guidance.view_cfg
+        drawn = draw_weak_views(prior, self.picture, elevation, wanted, cfg_scale=scale, generator=generator)
+        return replace(self, weak=drawn)
+
+    def _weakly_shown(self, config: VolumeConfig, look: int, fraction: float) -> WeakViews | None:
+        """The weak views of this look at novel views, if it is their turn."""
+        wanted = config.weak_views
+        if self.weak is None or look % wanted.every or piecewise_linear(fraction, wanted.weight) <= 0.0:
+            return None
+        chosen = self.weak.turn(look // wanted.every, config.guidance.batch).to(self.device)
+        return WeakViews(self.weak.rgba[chosen], self.weak.cameras[chosen])
+
+    def _weak_loss(
+        self, render: Render, shown: WeakViews, weights: ReferenceWeights, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Colour and opacity, as of the reference view."""
+        grey, size = float(torch.rand((), generator=generator)), render.opacity.shape[-1]
+        rgba = resize_area(shown.rgba, size).permute(0, 2, 3, 1)
+        loss = weights.rgb * losses.rgb_loss(render.over(grey), rgba[..., :3] + grey * (1.0 - rgba[..., 3:]))
+        return loss + weights.mask * losses.mask_loss(render.opacity, rgba[..., 3])
 
     @cached_property
     def _targets(self) -> dict[int, ReferenceTargets]:
