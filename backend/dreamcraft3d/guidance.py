@@ -77,7 +77,7 @@ def distill(
         gradient = sds_gradient(predicted, noise, prior.alphas_cumprod, t)
         loss = gradient_as_loss(x, gradient) / x[0].numel()
     elif _sees_rgba(prior, x0):
-        target = plausible_rgba(prior.decode(x0))
+        target = plausible_rgba(prior.decode(x0)).to(rgba.device)
         present = resize_area(rgba, prior.image_size).permute(0, 2, 3, 1)
         loss = F.mse_loss(present, torch.where(torch.isfinite(target), target, present.detach()))
     else:  # a quarter: x spans [-1,1] where pixels span [0,1]

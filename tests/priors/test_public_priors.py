@@ -125,6 +125,13 @@ def test_guidance_of_words_is_the_one_formula(folders: Path) -> None:
     assert torch.equal(*same)  # without the direction in words, the view makes no difference
 
 
+@pytest.fixture
+def _without_a_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Priors in float32, so that they can be compared with sums done by hand."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("_without_a_card")
 def test_floyd_leads_away_from_other_directions(folders: Path) -> None:
     prior = load_prior(str(folders / "floyd"), prompt=PROMPT)
     assert isinstance(prior, DeepFloydPrior)
@@ -156,6 +163,7 @@ def test_both_conventions_of_the_pose(pose: str, tau: float) -> None:
     assert torch.allclose(vector[1], torch.tensor([-math.radians(30.0), 1.0, 0.0, tau]), atol=1e-6)
 
 
+@pytest.mark.usefixtures("_without_a_card")
 def test_zero123_is_told_what_it_was_trained_on(folders: Path) -> None:
     prior = load_prior(str(folders / "zero"))
     assert isinstance(prior, Zero123Prior)
