@@ -40,7 +40,7 @@ def test_presets_fit_their_cards(preset, gigabytes, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_scene_grows_with_the_render():
     small, large = (
-        planning.scene_bytes(configure("fast", {"coarse_nerf.render_size": size, "neus.render_size": size}))
+        planning.scene_bytes(configure("preview", {"coarse_nerf.render_size": size, "neus.render_size": size}))
         for size in (64, 128)
     )
     assert 3.0 < large["coarse_nerf"].render / small["coarse_nerf"].render < 5.0
