@@ -30,7 +30,15 @@ def ends(crew: LocalCrew, count: int, seconds: float = 30.0) -> list[Ended]:
 
 
 def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children(recursive=True) if "painter.py" in " ".join(child.cmdline())]
+    return [child for child in psutil.Process().children(recursive=True) if "painter.py" in words_of(child)]
+
+
+def words_of(process: psutil.Process) -> str:
+    """Its command line; nothing of one that has ended, whoever has not taken note of that yet."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
 
 
 @pytest.fixture(autouse=True)
