@@ -48,6 +48,7 @@ def test_wrong_results_are_noticed(kernel, problem, monkeypatch):
         return result if result.device.type == "cpu" else 1.1 * result
 
     monkeypatch.setattr(selfcheck, kernel, wrong)
+    monkeypatch.setattr(selfcheck, "PROBLEMS", (getattr(selfcheck, f"_{problem}"),))
     with pretend_card():
         assert str(selfcheck.card_trouble(CARD)).startswith(f"{problem}: results differ by ")
 
@@ -60,6 +61,7 @@ def test_a_ray_more_or_less_is_no_trouble_but_half_of_them_are(monkeypatch):
         return right(origins, directions, grid, step_size=longer * step_size, generator=generator)
 
     monkeypatch.setattr(selfcheck, "march", hurried)
+    monkeypatch.setattr(selfcheck, "PROBLEMS", (selfcheck._marching,))
     with pretend_card():
         assert "marching: results differ" in str(selfcheck.card_trouble(CARD))
 
@@ -69,6 +71,7 @@ def test_a_refusal_sends_the_scene_to_the_processor_with_a_word(monkeypatch):
         raise RuntimeError("no kernel image is available for execution on the device\nmore")
 
     monkeypatch.setattr(selfcheck, "signed_distance", refuse)
+    monkeypatch.setattr(selfcheck, "PROBLEMS", (selfcheck._compositing, selfcheck._distances))
     heard: list[Event] = []
     with pretend_card():
         assert pipeline.scene_device(configure("preview"), Progress((heard.append,))).type == "cpu"

@@ -39,7 +39,7 @@ def card_trouble(device: torch.device) -> str | None:
     """What is wrong with our kernels on this device, in a few words; None if nothing is (on the processor: never)."""
     if device.type == "cpu":
         return None
-    for problem in (_encoding, _marching, _compositing, _drawing, _distances):
+    for problem in PROBLEMS:
         name = problem.__name__.strip("_")
         try:
             answers = zip(problem(device), problem(torch.device("cpu")), strict=True)
@@ -109,6 +109,9 @@ def _distances(device: torch.device) -> list[Tensor]:
     mesh = _ball().to(device)
     points = 2.0 * torch.rand(300, 3, generator=torch.Generator().manual_seed(4)) - 1.0
     return [signed_distance(points.to(device), mesh.vertices, mesh.faces)]
+
+
+PROBLEMS: tuple[Problem, ...] = (_encoding, _marching, _compositing, _drawing, _distances)
 
 
 def _ball() -> Mesh:
