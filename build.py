@@ -117,8 +117,8 @@ def demo() -> int:
     return code
 
 
-SIDE_BY_SIDE = ["-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "loadfile"]
-"""A process per core and one more: many tests wait for processes of their own."""
+SIDE_BY_SIDE = ["-n", "auto", "--maxprocesses", "4", "--dist", "loadfile"]
+"""A process per core."""
 
 
 def test(words: Sequence[str], *, fast: bool) -> int:
