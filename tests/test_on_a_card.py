@@ -21,7 +21,7 @@ from dreamcraft3d.priors.bundled import BundledPrior
 from dreamcraft3d.progress import Event, Note, Progress, StepDone
 from dreamcraft3d.workspace import Workspace
 from pretend_card import pretend_card
-from tiny import SETTINGS, lopsided_textured, tiny_config
+from tiny import LEARNING, SETTINGS, lopsided_textured, tiny_config
 from tiny_models import save_deepfloyd, save_stable_diffusion, save_zero123
 
 NAME = "Pretend Card"
@@ -35,15 +35,6 @@ FEW: dict[str, Any] = {
     "texture.fit_steps": 6,
 }
 OWN = {key: value for key, value in SETTINGS.items() if not key.startswith("oracle")}
-LEARNING: dict[str, Any] = {
-    "texture.bootstrap.form": "bsd",
-    "texture.bootstrap.rounds": 1,
-    "texture.bootstrap.round_steps": 2,
-    "texture.bootstrap.round_views": 2,
-    "texture.bootstrap.sampling_steps": 2,
-    "texture.bootstrap.personal_rank": 2,
-    "texture.bootstrap.variational_rank": 2,
-}
 
 
 @pytest.fixture

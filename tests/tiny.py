@@ -53,6 +53,17 @@ SETTINGS: dict[str, Any] = {
     "export.unwrap_seconds": 20.0,
 }
 
+LEARNING: dict[str, Any] = {
+    "texture.bootstrap.form": "bsd",
+    "texture.bootstrap.rounds": 1,
+    "texture.bootstrap.round_steps": 2,
+    "texture.bootstrap.round_views": 2,
+    "texture.bootstrap.sampling_steps": 2,
+    "texture.bootstrap.personal_rank": 2,
+    "texture.bootstrap.variational_rank": 2,
+}
+"""The prior learns the object, as briefly as it goes."""
+
 
 def tiny_config(settings: Mapping[str, Any] | None = None) -> GenerateConfig:
     """The oracle preset, cut down to seconds."""

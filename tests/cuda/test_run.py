@@ -27,7 +27,7 @@ from dreamcraft3d.priors.residency import Shelf
 from dreamcraft3d.progress import Event, Note, Progress, StepDone, Warned
 from dreamcraft3d.refining.tiles import decode
 from dreamcraft3d.workspace import Workspace
-from tiny import SETTINGS, lopsided_textured, tiny_config
+from tiny import LEARNING, SETTINGS, lopsided_textured, tiny_config
 from tiny_models import save_deepfloyd, save_stable_diffusion, save_zero123
 
 pytestmark = pytest.mark.slow
@@ -163,13 +163,7 @@ BRIEF: dict[str, Any] = {
     "neus.steps": 8,
     "geometry.steps": 6,
     "texture.steps": 6,
-    "texture.bootstrap.form": "bsd",
-    "texture.bootstrap.rounds": 1,
-    "texture.bootstrap.round_steps": 2,
-    "texture.bootstrap.round_views": 2,
-    "texture.bootstrap.sampling_steps": 2,
-    "texture.bootstrap.personal_rank": 2,
-    "texture.bootstrap.variational_rank": 2,
+    **LEARNING,
     "texture.guidance.form": "sds",
     "texture.guidance.view_weight": 0.0,
     "texture.guidance.image_weight": 0.001,

@@ -10,7 +10,7 @@ from dreamcraft3d.errors import ConfigError
 from dreamcraft3d.pipeline import generate
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.workspace import Workspace
-from tiny import tiny_config
+from tiny import LEARNING, tiny_config
 from tiny_models import save_deepfloyd, save_stable_diffusion, save_zero123
 
 BRIEF: dict[str, Any] = {
@@ -18,13 +18,7 @@ BRIEF: dict[str, Any] = {
     "neus.steps": 8,
     "geometry.steps": 6,
     "texture.steps": 6,
-    "texture.bootstrap.form": "bsd",
-    "texture.bootstrap.rounds": 1,
-    "texture.bootstrap.round_steps": 2,
-    "texture.bootstrap.round_views": 2,
-    "texture.bootstrap.sampling_steps": 2,
-    "texture.bootstrap.personal_rank": 2,
-    "texture.bootstrap.variational_rank": 2,
+    **LEARNING,
     "texture.guidance.form": "sds",
     "texture.guidance.view_weight": 0.0,
     "texture.guidance.image_weight": 0.001,
