@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from dreamcraft3d.errors import DreamCraftError
 
@@ -188,7 +189,7 @@ def parse_items(rows: Iterable[Row], defaults: Mapping[str, Any]) -> tuple[list[
         name = row.values.get("id")
         label = name if isinstance(name, str) else None
         try:
-            item = Item.model_validate_json(json.dumps(merged(defaults, row.values)))
+            item = Item.model_validate_json(_as_json(merged(defaults, row.values)))
         except ValidationError as error:
             problems += problems_of(error, Item, line=row.line, item=label)
             continue
@@ -199,6 +200,14 @@ def parse_items(rows: Iterable[Row], defaults: Mapping[str, Any]) -> tuple[list[
         seen[item.id.lower()] = (item.id, row.line)
         items.append((row.line, item))
     return items, problems
+
+
+def _as_json(values: dict[str, Any]) -> bytes | str:
+    """Values of a row, in the fast way; halves of surrogate pairs and the like in the one that takes everything."""
+    try:
+        return to_json(values)
+    except PydanticSerializationError:
+        return json.dumps(values)
 
 
 def merged(defaults: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

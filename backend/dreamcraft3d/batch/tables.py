@@ -152,7 +152,7 @@ def _flat(item: Item) -> Iterator[tuple[str, str]]:
             plain = all(isinstance(entry, str) and _splits_back(entry) for entry in value)
             yield name, ";".join(value) if plain else json.dumps(value, ensure_ascii=False)
         else:
-            yield name, value if isinstance(value, str) else json.dumps(value)
+            yield name, value if isinstance(value, str) else str(value) if type(value) is int else json.dumps(value)
 
 
 def _cell(value: Any) -> str:
