@@ -94,6 +94,7 @@ def _no_constant(name: str) -> float:
 
 
 READER = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+CELL_READER = json.JSONDecoder(parse_constant=_no_constant)
 WRITER = json.JSONEncoder(ensure_ascii=False)
 """Made once: thousands of lines are read and written."""
 
@@ -186,7 +187,7 @@ def _list(cell: str) -> Any:
 
 def _value(cell: str) -> Any:
     try:
-        return json.loads(cell, parse_constant=_no_constant)
+        return CELL_READER.decode(cell)
     except ValueError:
         return cell
 
