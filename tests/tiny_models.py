@@ -32,10 +32,17 @@ from transformers import (
 )
 
 from dreamcraft3d.priors.models import network
+from dreamcraft3d.priors.network import BundledNetwork
 
 LATENTS = 8
 """Side of what the tiny networks denoise."""
 EMBEDDING = 32
+
+
+def tiny_network() -> BundledNetwork:
+    """The bundled prior's network, narrowed."""
+    torch.manual_seed(1)
+    return BundledNetwork(channels=(32, 32), widths=(16, 16, 32), planes=6, features=2, embedding=32)
 
 
 def tiny_unet(name: str, *, zero: bool = False, **changes: Any) -> UNet2DConditionModel:

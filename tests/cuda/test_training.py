@@ -6,16 +6,11 @@ import pytest
 import torch
 
 from dreamcraft3d.priors.bundled import BundledPrior
-from dreamcraft3d.priors.network import BundledNetwork
 from dreamcraft3d.training.dataset import World, world_folder, write_shard
 from dreamcraft3d.training.train import Trainer, TrainSettings, train
+from tiny_models import tiny_network
 
 SETTINGS = TrainSettings(steps=100, batch=4, targets=2, warm_up=1, shards=1, learning_rate=4e-3, bfloat16=False)
-
-
-def tiny_network() -> BundledNetwork:
-    torch.manual_seed(1)
-    return BundledNetwork(channels=(32, 32), widths=(16, 16, 32), planes=6, features=2, embedding=32)
 
 
 @pytest.fixture(scope="module")

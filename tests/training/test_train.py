@@ -13,7 +13,6 @@ from torch.utils._pytree import tree_leaves
 
 from dreamcraft3d.errors import DreamCraftError
 from dreamcraft3d.priors.bundled import BundledPrior
-from dreamcraft3d.priors.network import BundledNetwork
 from dreamcraft3d.training import train as training
 from dreamcraft3d.training.dataset import Batch, World, world_folder, write_shard
 from dreamcraft3d.training.report import held_out_figures, sample_sheet
@@ -27,13 +26,9 @@ from dreamcraft3d.training.train import (
     train,
     write_weights,
 )
+from tiny_models import tiny_network
 
 TINY = TrainSettings(steps=8, batch=4, targets=2, warm_up=2, shards=1, learning_rate=2e-3, bfloat16=False)
-
-
-def tiny_network() -> BundledNetwork:
-    torch.manual_seed(1)
-    return BundledNetwork(channels=(32, 32), widths=(16, 16, 32), planes=6, features=2, embedding=32)
 
 
 @pytest.fixture(scope="module")
