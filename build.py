@@ -219,10 +219,12 @@ def install(extras: Sequence[str]) -> None:
     target = f".[{','.join(wanted)}]" if wanted else "."
     say("installing torch, warp and the other packages (several hundred megabytes the first time)")
     STAMP.unlink(missing_ok=True)
-    if run(["-m", "pip", "install", "--disable-pip-version-check", "--editable", target]) != 0:
+    if run(["-m", "pip", "install", "--disable-pip-version-check", "--no-compile", "--editable", target]) != 0:
         raise BuildError(
             "pip could not install the packages; its message is above. Check the network and run this again."
         )
+    say("compiling Python modules")  # pip would do it on one core
+    run(["-m", "compileall", "-qq", "-j", "0", str(VENV / ("Lib" if os.name == "nt" else "lib"))])
     partial = STAMP.with_suffix(".partial")
     partial.write_text(json.dumps({"key": key(), "extras": wanted}), encoding="utf-8")
     partial.replace(STAMP)

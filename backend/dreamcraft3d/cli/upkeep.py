@@ -53,6 +53,7 @@ def train_prior(
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At its highest.")] = None,
     shards: Annotated[int | None, typer.Option(min=1, help="Files of pictures to train on.")] = None,
     objects: Annotated[int | None, typer.Option(min=1, help="Objects per file; the same for all of a folder.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cores that compute, without a card.")] = None,
     writers: Annotated[int, typer.Option(min=0, help="Processes that draw missing pictures meanwhile.")] = 0,
     checkpoint_minutes: Annotated[float | None, typer.Option(min=0.0, help="From checkpoint to checkpoint.")] = None,
     as_json: Json = False,
@@ -71,7 +72,7 @@ def train_prior(
             check_file(start)
         settings = settings_of(
             batch=batch, targets=targets, learning_rate=learning_rate, shards=shards, objects=objects,
-            checkpoint_minutes=checkpoint_minutes,
+            checkpoint_minutes=checkpoint_minutes, workers=workers,
         )  # fmt: skip
         weights = train(
             minutes=minutes, resume=not fresh, folder=place, start=start, export=export, settings=settings,

@@ -78,7 +78,7 @@ class BundledPrior:
 
     @classmethod
     def load(cls, path: Path | None = None, *, device: torch.device | str = "cpu") -> "BundledPrior":
-        """The prior with the package's weights, or with those of `path` (see `training.train.export_weights`).
+        """The prior with the package's weights, or with those of `path` (see `training.train.write_weights`).
 
         Raises:
             DreamCraftError: the weights are missing, or not those of this network.

@@ -19,7 +19,6 @@ A run is a folder: `world-N/` (cached pictures), `checkpoint.pt` (resumes exactl
 machine, a run can go on from weights with an optimiser of its own.
 """
 
-import argparse
 import copy
 import json
 import logging
@@ -43,7 +42,7 @@ from dreamcraft3d.functional.diffusion import add_noise
 from dreamcraft3d.priors.base import Estimate
 from dreamcraft3d.priors.bundled import WEIGHTS, BundledPrior, Trained
 from dreamcraft3d.priors.lifting import Look
-from dreamcraft3d.priors.network import BundledNetwork, channels_last, network_of, pose_vector
+from dreamcraft3d.priors.network import BundledNetwork, channels_last, pose_vector
 from dreamcraft3d.training.dataset import (
     OBJECTS,
     Batch,
@@ -484,15 +483,6 @@ def write_weights(network: BundledNetwork, path: Path, *, step: int = 0, seconds
     temporary.replace(path)
 
 
-def export_weights(checkpoint: Path, path: Path) -> Path:
-    """The EMA weights of a checkpoint as a file that `BundledPrior.load` reads."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    network = network_of(state["settings"])
-    network.load_state_dict(state["ema"])
-    write_weights(network, path, **Trained.of(state)._asdict())
-    return path
-
-
 def _sharing_weights(network: BundledNetwork) -> BundledNetwork:
     """A copy with the same weight storage and gradients of its own."""
     twin = copy.deepcopy(network)
@@ -505,39 +495,3 @@ def settings_of(**given: float | None) -> TrainSettings:
     """Settings from command-line options; None stands for the default."""
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     return TrainSettings(**chosen)
-
-
-OPTIONS: dict[str, type] = {
-    "batch": int, "targets": int, "learning_rate": float, "shards": int, "objects": int, "checkpoint_minutes": float,
-    "workers": int,
-}  # fmt: skip
-"""The settings that `python -m dreamcraft3d.training.train` takes."""
-
-
-def main() -> None:
-    """`python -m dreamcraft3d.training.train`: trains, or only exports a checkpoint."""
-    parser = argparse.ArgumentParser(description="train the bundled prior")
-    parser.add_argument("--minutes", type=float, default=90.0)
-    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER)
-    parser.add_argument("--export", type=Path, help="where the weights go, at every checkpoint")
-    parser.add_argument(
-        "--export-only", action="store_true", help="write the checkpoint's weights to --export and stop"
-    )
-    parser.add_argument("--fresh", action="store_true", help="do not resume")
-    parser.add_argument("--start", type=Path, help="weights to go on from where there is no checkpoint")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--writers", type=int, default=0, help="processes that draw missing pictures meanwhile")
-    for name, kind in OPTIONS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if arguments.export_only:
-        export_weights(arguments.folder / CHECKPOINT, arguments.export)
-        return
-    settings = settings_of(**{name: getattr(arguments, name) for name in OPTIONS})
-    train(minutes=arguments.minutes, resume=not arguments.fresh, folder=arguments.folder, start=arguments.start,
-          export=arguments.export, settings=settings, device=arguments.device, writers=arguments.writers)  # fmt: skip
-
-
-if __name__ == "__main__":
-    main()
