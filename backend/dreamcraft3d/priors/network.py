@@ -123,6 +123,6 @@ def channels_last(network: BundledNetwork) -> BundledNetwork:
 
 
 def network_of(settings: dict[str, Any]) -> BundledNetwork:
-    """The (untrained) network with the settings that a weights file or checkpoint names."""
+    """The (untrained) network with the settings that a weights file names."""
     known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
     return BundledNetwork(**known)

@@ -208,7 +208,7 @@ class Trainer:
     def save(self, path: Path) -> None:
         """Everything that resuming needs, written to the side and renamed."""
         state = {
-            "network": self.network.state_dict(), "settings": self.network.settings, "ema": self.ema.state_dict(),
+            "network": self.network.state_dict(), "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
             "step": self.step, "seconds": self.seconds, "images": self.images, "cold": self._cold,
             "cold_seconds": self._cold_seconds, "training": asdict(self.settings),
