@@ -96,15 +96,25 @@ def test_interrupted_or_failed_setup_is_repeated(build, capsys):
     assert len(installs(build)) == 3
 
 
-def test_whole_suite_runs_the_quick_part_first(build):
+def test_whole_suite_or_its_quick_part(build):
     build.main(["test", "-k", "mesh"])
-    tests = [call for call in build.calls if "pytest" in call]
-    assert [call[3] for call in tests] == ["not slow", "slow"]
-    assert all(call[-2:] == ["-k", "mesh"] for call in tests)
-    build.calls.clear()
+    build.main(["test", "--fast"])
+    whole, quick = (call for call in build.calls if "pytest" in call)
+    assert "-m" not in whole[2:] and whole[-2:] == ["-k", "mesh"]
+    assert quick[quick.index("pytest") + 1 :][:2] == ["-m", "not slow"]
     build.code = 1
     assert build.main(["test"]) == 1
-    assert len(build.calls) == 1
+
+
+def test_modules_of_the_environment_are_compiled_once(tmp_path, monkeypatch):
+    """Also where Python is told not to keep what it compiles, or every process would compile torch again."""
+    module = load()
+    (tmp_path / "once.py").write_text("print('imported')\n")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(module, "PYTHON", Path(sys.executable))
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert module.run(["-c", "import once"]) == 0
+    assert list(tmp_path.glob("__pycache__/once.*.pyc"))
 
 
 def test_lint_runs_all_checks(build):

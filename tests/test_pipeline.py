@@ -72,6 +72,7 @@ def test_the_same_command_again_does_nothing_twice(truth: Path, finished: Path) 
     assert (finished / "result.glb").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_changed_setting_redoes_its_stage_and_those_after_it(truth: Path, finished: Path, tmp_path: Path) -> None:
     import shutil
 
@@ -82,6 +83,7 @@ def test_a_changed_setting_redoes_its_stage_and_those_after_it(truth: Path, fini
     assert [event.stage for event in events if isinstance(event, StageStarted)] == ["texture"]
 
 
+@pytest.mark.slow
 def test_a_broken_saved_result_is_made_again(truth: Path, finished: Path, tmp_path: Path) -> None:
     import shutil
 

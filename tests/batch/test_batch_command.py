@@ -50,6 +50,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_from_nothing_to_done(tmp_path):
     manifest = write(tmp_path, items("a", "poison", "z"))
     assert call("validate", manifest).exit_code == 0
@@ -72,6 +73,7 @@ def test_from_nothing_to_done(tmp_path):
     assert call("run", manifest).exit_code == 0
 
 
+@pytest.mark.slow
 def test_lines_of_json_for_programs(tmp_path):
     result = call("run", write(tmp_path, items("a", "poison")), "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
@@ -136,6 +138,7 @@ def test_a_folder_and_a_table(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.slow
 def test_ctrl_c_and_cancel_stop_at_a_checkpoint_with_code_5(tmp_path):
     manifest = write(tmp_path, items("slow-1", "slow-2", params={"coarse_nerf.steps": 100}))
     out = tmp_path / "things-out"

@@ -6,6 +6,7 @@ from dreamcraft3d.progress import Progress
 from tiny import lopsided_textured
 
 
+@pytest.mark.slow
 def test_a_prior_beats_none_and_the_table_tells_it(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     mesh = tmp_path / "lopsided.glb"
     mesh.write_bytes(export.write_glb(lopsided_textured()))

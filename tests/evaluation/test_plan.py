@@ -39,12 +39,27 @@ def test_presets_fit_their_cards(preset, gigabytes, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_scene_grows_with_the_render():
+    """Four times the pixels need nearly four times the memory, in volumes and on meshes; the parameters do not grow."""
     small, large = (
-        planning.scene_bytes(configure("preview", {"coarse_nerf.render_size": size, "neus.render_size": size}))
+        planning.scene_bytes(
+            configure(
+                "preview",
+                {"coarse_nerf.render_size": size, "neus.render_size": size, "geometry.render_size": 8 * size},
+            )
+        )
         for size in (64, 128)
     )
-    assert 3.0 < large["coarse_nerf"].render / small["coarse_nerf"].render < 5.0
-    assert large["coarse_nerf"].state == small["coarse_nerf"].state
+    for stage in ("coarse_nerf", "geometry"):
+        assert 3.0 < large[stage].render / small[stage].render < 5.0
+        assert large[stage].state == small[stage].state
+
+
+@pytest.mark.slow
+def test_what_matters_to_the_scene_is_measured_again():
+    plain, finer = (
+        planning.scene_bytes(configure("preview", {"texture.hash_grid.log2_table_size": size})) for size in (15, 16)
+    )
+    assert finer["texture"].state > 1.3 * plain["texture"].state
 
 
 @pytest.mark.slow

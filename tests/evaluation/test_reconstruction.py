@@ -27,6 +27,7 @@ from dreamcraft3d.progress import Progress
 from tiny import SETTINGS, lopsided_textured
 
 
+@pytest.mark.slow
 def test_held_out_objects_come_with_the_elevation_of_their_picture() -> None:
     (name, mesh, elevation), (other, _, _) = objects_from([], [3, 4])
     assert name.endswith("-3")

@@ -31,6 +31,7 @@ def test_noise_costs_decibels_and_looks_sharp() -> None:
     assert clean[1] == pytest.approx(1.0, abs=0.35)
 
 
+@pytest.mark.slow
 def test_forms_go_on_from_one_start() -> None:
     truth = lopsided_textured()
     prior = OraclePrior(TrueView(truth), image_size=32)

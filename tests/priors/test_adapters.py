@@ -66,6 +66,7 @@ def teach(prior: Personalisable, adapters: Adapters, adapter: AdapterName, steps
     return losses
 
 
+@pytest.mark.slow
 def test_an_adapter_learns_and_the_network_does_not(prior: Personalisable) -> None:
     before, weights = asked(prior), copy.deepcopy(prior.unet.state_dict())
     with attached(prior, RANKS, torch.Generator().manual_seed(0)) as adapters:

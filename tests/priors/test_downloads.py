@@ -156,6 +156,7 @@ def test_a_cancelled_download_is_resumed_by_the_next_call(hub):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
+@pytest.mark.slow
 def test_a_killed_process_is_resumed_by_the_next_one(hub, tmp_path):
     whole = hub.repositories[FIRST][UNET] * 12
     hub.repositories[FIRST][UNET], hub.slow = whole, 0.01

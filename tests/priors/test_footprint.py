@@ -120,6 +120,7 @@ def test_adapters_train_and_the_base_does_not():
     assert {parameter.dtype for parameter in trained} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_checkpointing_and_smaller_pictures_need_less():
     with_all = footprint.train_peak("unet-sd-2", batch=1, ranks=(16, 4), checkpointing=False)
     checkpointed = footprint.train_peak("unet-sd-2", batch=1, ranks=(16, 4), checkpointing=True)

@@ -30,6 +30,7 @@ def picture() -> torch.Tensor:
     return rgba
 
 
+@pytest.mark.slow
 def test_depth_and_normals_of_a_picture(folders: dict[str, Path]) -> None:
     estimator = MarigoldEstimator(folders["marigold-depth"], folders["marigold-normals"])
     estimate = estimator.estimate(picture(), 0.0)

@@ -174,6 +174,7 @@ def random_mesh(seed: int):
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32 - 1))
+@pytest.mark.slow
 def test_on_any_mesh_only_painted_texels_change_and_they_get_their_place(seed):
     mesh, size = random_mesh(seed), 24
     before = soups.noise(size, size, 4, seed=seed % 1000, kind=np.uint16)

@@ -89,6 +89,7 @@ def test_a_run_changes_what_it_says_and_nothing_else(tmp_path):
     assert str(tmp_path) not in json.dumps(report)
 
 
+@pytest.mark.slow
 def test_cancelled_and_resumed_the_result_is_the_same(tmp_path):
     request = soups.request(soups.cube(), {0: soups.png(soups.noise(48, 48))})
 
@@ -108,6 +109,7 @@ def test_cancelled_and_resumed_the_result_is_the_same(tmp_path):
     assert not any(isinstance(event, StepDone) for event in events)
 
 
+@pytest.mark.slow
 def test_a_picture_and_a_prompt(tmp_path):
     """The reference comes from a picture file; a prompt that no prior reads is said to be of no use."""
     request = soups.request(soups.sphere(12, 24), {0: soups.png(soups.noise(32, 32))})

@@ -230,6 +230,7 @@ def test_a_failing_preview_does_not_fail_the_job(tmp_path: Path, monkeypatch: py
     assert done["done"]["outcome"] == "finished"
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_job_instead_of_failing_it(small_disk: Path, tmp_path: Path) -> None:
     """The real worker, whose folder has no room: neither failed nor dead."""
     fill(small_disk)

@@ -61,6 +61,7 @@ def test_renders_shrink_as_often_as_needed():
     assert done == ["renders of half the side"] * 2
 
 
+@pytest.mark.slow
 def test_there_is_an_end():
     with pytest.raises(MemoryExhaustedError) as caught:
         run(Card(size=100), 256)
@@ -103,6 +104,7 @@ def test_schedules_shrink_and_nothing_grows():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory")
+@pytest.mark.slow
 def test_a_process_that_really_runs_out():
     """A child that may have 2 GiB more and is asked for 4 GiB, ends with renders of half the side."""
     code = """
