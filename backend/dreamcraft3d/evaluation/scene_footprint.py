@@ -107,6 +107,7 @@ def _what_matters(config: GenerateConfig) -> GenerateConfig:
 
 @cache
 def _measure(config: GenerateConfig) -> dict[str, _Measured]:
+    """From one untrained scene; `config` holds nothing but what matters, so that it can be the key."""
     generator = torch.Generator().manual_seed(0)
     nerf = new_coarse_nerf(config.coarse_nerf, generator)
     neus = new_neus(nerf, config.neus, generator)
@@ -180,8 +181,9 @@ def _texture(geometry: Geometry, config: GenerateConfig, generator: torch.Genera
     def seen(views: int) -> Callable[[int], Tensor]:
         return lambda size: render_mesh(mesh, colour, _views(views), size, topology=topology).rgba.sum()
 
-    lines = [_line(seen(views), MESH_SIZES) for views in (stage.guidance.batch, 1)]
-    return _Measured(ADAM * _bytes(colour.parameters()), tuple(lines))
+    batch = stage.guidance.batch
+    lines = {views: _line(seen(views), MESH_SIZES) for views in sorted({1, batch})}
+    return _Measured(ADAM * _bytes(colour.parameters()), (lines[batch], lines[1]))
 
 
 def _views(count: int) -> Cameras:
