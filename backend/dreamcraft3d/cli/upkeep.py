@@ -48,32 +48,38 @@ def train_prior(
     start: Annotated[Path | None, typer.Option(help="Weights to go on from where there is no checkpoint.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    batch: Annotated[int | None, typer.Option(min=1, help="Objects per step.")] = None,
-    targets: Annotated[int | None, typer.Option(min=1, max=8, help="Wanted views of each object.")] = None,
+    pack: Annotated[Path | None, typer.Option(help="Real objects, of `collect-objects`; else all are procedural.")] = None,
+    real: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of real objects.")] = 0.6,
+    batch: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
+    targets: Annotated[int | None, typer.Option(min=1, max=8, help="Wanted views of each example.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At its highest.")] = None,
     shards: Annotated[int | None, typer.Option(min=1, help="Files of pictures to train on.")] = None,
-    objects: Annotated[int | None, typer.Option(min=1, help="Objects per file; the same for all of a folder.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Cores that compute, without a card.")] = None,
+    first_shard: Annotated[int, typer.Option(min=0, help="Number of the first file: others hold other pictures.")] = 0,
+    examples: Annotated[int | None, typer.Option(min=1, help="Examples per file; the same for all of a folder.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Cores that compute, without a GPU.")] = None,
     writers: Annotated[int, typer.Option(min=0, help="Processes that draw missing pictures meanwhile.")] = 0,
     checkpoint_minutes: Annotated[float | None, typer.Option(min=0.0, help="From checkpoint to checkpoint.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train the bundled prior on procedural objects. Options without a default keep to what suits two cores."""
+    """Train the bundled prior on real and procedural objects. Options without a default keep to what suits two cores."""
     with failing_politely(folder, as_json=as_json):
         if device not in ("cpu", "cuda"):
             raise InputError(f"There is no device '{device}'.", "Choose cpu or cuda.")
-        from dreamcraft3d.training.train import DEFAULT_FOLDER, settings_of, train
+        from dreamcraft3d.training.train import DEFAULT_FOLDER, TrainSettings, train
 
         def show(record: dict[str, Any]) -> None:
             console.print(json.dumps(record), highlight=False, markup=False, soft_wrap=True)
 
         place = folder or DEFAULT_FOLDER
-        if start is not None:
-            check_file(start)
-        settings = settings_of(
-            batch=batch, targets=targets, learning_rate=learning_rate, shards=shards, objects=objects,
-            checkpoint_minutes=checkpoint_minutes, workers=workers,
-        )  # fmt: skip
+        for file in (start, pack):
+            if file is not None:
+                check_file(file)
+        given = {
+            "batch": batch, "targets": targets, "learning_rate": learning_rate, "shards": shards, "examples": examples,
+            "checkpoint_minutes": checkpoint_minutes, "workers": workers,
+        }  # fmt: skip
+        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        settings = TrainSettings(pack=pack, real=real, first_shard=first_shard, **chosen)
         weights = train(
             minutes=minutes, resume=not fresh, folder=place, start=start, export=export, settings=settings,
             device=device, writers=writers, on_log=show,

@@ -18,6 +18,8 @@ from torch import Tensor
 
 DISTANCE = 3.8
 FOVY = math.radians(20.0)
+HALF_WIDTH = DISTANCE * math.tan(0.5 * FOVY)
+"""Half the side of what a camera sees at the origin, world units; the same for every field of view."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,15 @@ def orbit(
     c2w[:, :3, 3] = toward_camera * r[:, None]
     c2w[:, 3, 3] = 1.0
     return Cameras(c2w, e, a, r, phi)
+
+
+def framing_distance(fovy: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+    """Distance at which a camera of this field of view (radians) sees HALF_WIDTH on each side of the origin.
+
+    >>> framing_distance(torch.tensor([FOVY]))
+    tensor([3.8000])
+    """
+    return HALF_WIDTH / torch.tan(0.5 * fovy)
 
 
 def projection(cameras: Cameras, *, near: float = 0.1, far: float = 100.0) -> Float[Tensor, "B 4 4"]:

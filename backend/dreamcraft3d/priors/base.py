@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from dreamcraft3d.functional.cameras import FOVY
+
 Content = Literal["rgba", "normal"]
 Wording = Literal["view", "personal", "plain"]
 """How a text prior names the object: with the direction it is seen from ("..., back view"), with the rare word that a
@@ -27,6 +29,7 @@ class ViewCondition:
         elevation, azimuth: of the wanted views, radians; azimuth is relative to the reference view.
         content: "rgba" for coloured renders, "normal" for world-space normal maps (DMTet stage).
         wording: how a text prior is told what it sees.
+        reference_fovy, fovy: fields of view of the reference and of the wanted views, radians.
     """
 
     reference: Float[Tensor, "1 H W 4"]
@@ -35,6 +38,8 @@ class ViewCondition:
     azimuth: Float[Tensor, " B"]
     content: Content = "rgba"
     wording: Wording = "view"
+    reference_fovy: float = FOVY
+    fovy: float = FOVY
 
 
 class DiffusionPrior(Protocol):

@@ -1,9 +1,9 @@
-"""The prior that ships with the package: a small view-conditioned denoiser of 64 x 64 RGBA pictures of simple objects.
+"""The prior that ships with the package: a small view-conditioned denoiser of 64 x 64 RGBA pictures of objects.
 
-It is trained by `dreamcraft3d.training` on procedural objects (model card: docs/bundled-prior.md; network:
+It is trained by `dreamcraft3d.training` on real and procedural objects (model card: docs/bundled-prior.md; network:
 `priors.network`). The network predicts the clean picture x0; noise predictions follow from it. The reference is encoded
-once and looked at from every wanted camera; the reference of the unconditional branch is the empty picture. The U-Net
-is diffusers' own class, so that PEFT adapters attach to `network.unet`.
+once, at 128 x 128, and rendered from every wanted camera; the reference of the unconditional branch is the empty
+picture. The U-Net is diffusers' own class, so that PEFT adapters attach to `network.unet`.
 
 Letters: x = 2 rgba - 1 (premultiplied, B 4 64 64), x_t the noisy view, t timestep.
 """
@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError
+from dreamcraft3d.functional.cameras import FOVY
 from dreamcraft3d.functional.diffusion import add_noise, classifier_free_guidance, x0_to_noise
 from dreamcraft3d.priors.base import Content, Estimate, ViewCondition, resize_area
-from dreamcraft3d.priors.lifting import Look, Picture, ReferenceCode
-from dreamcraft3d.priors.network import BundledNetwork, channels_last, network_of, pose_vector
+from dreamcraft3d.priors.lifting import REFERENCE_SIZE, Look, Picture, ReferenceCode, framing_cameras
+from dreamcraft3d.priors.network import SIZE, BundledNetwork, channels_last, network_of, pose_vector
 
 WEIGHTS = "bundled.safetensors"
 IMAGES_PER_STEP = 24  # of the runs that did not count images yet
@@ -44,19 +45,17 @@ class Trained(NamedTuple):
 
 @dataclass(frozen=True)
 class _Views:
-    """The wanted views (after their unconditional twins, where guidance needs them) as the network takes them."""
+    """The wanted views (after their unconditional copies, where guidance needs them) as the network takes them."""
 
-    code: ReferenceCode
     look: Look
+    tokens: Float[Tensor, "N L E"]
     pose: Float[Tensor, "N P"]
 
     def chosen(self, conditional: Bool[Tensor, " B"]) -> "_Views":
-        """One of each pair of twins: the conditional one where it is wanted."""
+        """One of each pair: the conditional one where it is wanted."""
         rows = torch.arange(len(conditional), device=self.pose.device)
         rows = rows + len(conditional) * conditional.to(rows)
-        code = ReferenceCode(self.code.volume[rows], self.code.tokens[rows], self.code.elevation[rows])
-        look = Look(self.look.rgba[rows], self.look.depth[rows], self.look.features[rows])
-        return _Views(code, look, self.pose[rows])
+        return _Views(self.look[rows], self.tokens[rows], self.pose[rows])
 
 
 class BundledPrior:
@@ -67,14 +66,14 @@ class BundledPrior:
 
     trained = Trained()
     name = "bundled"
-    image_size = 64
+    image_size = SIZE
     contents = frozenset[Content]({"rgba"})
 
     def __init__(self, network: BundledNetwork) -> None:
         self.network = channels_last(network.eval().requires_grad_(False))
         self.alphas_cumprod = network.alphas_cumprod
         self.evaluations = 0
-        self._remembered: tuple[Tensor, float, ReferenceCode] | None = None
+        self._remembered: tuple[Tensor, float, float, ReferenceCode] | None = None
 
     @classmethod
     def load(cls, path: Path | None = None, *, device: torch.device | str = "cpu") -> "BundledPrior":
@@ -135,7 +134,7 @@ class BundledPrior:
         batch, count = len(x_t), len(views.pose)
         self.evaluations += count
         repeats = count // batch
-        x0: Tensor = self.network(x_t.repeat(repeats, 1, 1, 1), t.repeat(repeats), views.look, views.code, views.pose)
+        x0: Tensor = self.network(x_t.repeat(repeats, 1, 1, 1), t.repeat(repeats), views.look, views.tokens, views.pose)
         return x0 if repeats == 1 else classifier_free_guidance(x0[:batch], x0[batch:], cfg_scale)
 
     @property
@@ -156,37 +155,49 @@ class BundledPrior:
             views = self._views(condition, guided=True).chosen(~dropped)
             x_t = add_noise(x, noise, self.alphas_cumprod, t)
         self.evaluations += len(x)
-        x0: Tensor = self.network(x_t, t, views.look, views.code, views.pose)
+        x0: Tensor = self.network(x_t, t, views.look, views.tokens, views.pose)
         weight = (1.0 / (1.0 - self.alphas_cumprod[t])).clamp(max=5.0)
         return ((x0 - x).square().mean(dim=(1, 2, 3)) * weight).mean()
 
     @torch.no_grad()
     def lifted(self, condition: ViewCondition) -> Float[Tensor, "B h w 4"]:
-        """The lifted reference seen from the wanted cameras, without any denoising: the network's first guess."""
+        """Render the lifted reference from the wanted cameras, without any denoising: the network's first guess."""
         return self._views(condition, guided=False).look.rgba.permute(0, 2, 3, 1)
 
     @torch.no_grad()
-    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float) -> Estimate:
-        """Depth and normals of the surface that a reference picture shows, 64 x 64 (see `priors.base.Estimate`)."""
-        reference = self.encode(rgba.to(self.alphas_cumprod.device))
-        return self.network.encode(reference, torch.full((1,), elevation, device=reference.device))[1]
+    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float, fovy: float = FOVY) -> Estimate:
+        """Guess depth and normals of the surface that a reference picture shows, 64 x 64 (see `Estimate`)."""
+        return self._encoded(self._reference(rgba), elevation, fovy)[1]
+
+    @torch.no_grad()
+    def guess_camera(self, rgba: Float[Tensor, "1 H W 4"]) -> tuple[float, float]:
+        """Guess elevation and field of view (radians) that a reference picture was taken with."""
+        elevation, fovy = self.network.camera(self._reference(rgba))
+        return float(elevation), float(fovy)
+
+    def _reference(self, rgba: Float[Tensor, "1 H W 4"]) -> Picture:
+        return 2.0 * resize_area(rgba.to(self.alphas_cumprod.device), REFERENCE_SIZE) - 1.0
+
+    def _encoded(self, reference: Picture, elevation: float, fovy: float) -> tuple[ReferenceCode, Estimate]:
+        angles = (torch.full((len(reference),), angle, device=reference.device) for angle in (elevation, fovy))
+        return self.network.encode(reference, *angles)
 
     def _views(self, condition: ViewCondition, *, guided: bool) -> _Views:
         both = self._code(condition)
-        device = both.elevation.device
+        code = both if guided else both[1:]
+        device, repeats = code.elevation.device, len(code.elevation)
         elevation, azimuth = condition.elevation.to(device), condition.azimuth.to(device)
-        code = (both if guided else both[1:]).repeat(len(elevation))
-        repeats = 2 if guided else 1
-        elevation, azimuth = elevation.repeat(repeats), azimuth.repeat(repeats)
-        look = self.network.look(code, elevation, azimuth)
-        return _Views(code, look, pose_vector(elevation, azimuth, code.elevation))
+        fovy = torch.full_like(elevation, condition.fovy)
+        wanted = framing_cameras(*(angle.repeat(repeats) for angle in (elevation, azimuth, fovy)))
+        rows = torch.arange(repeats, device=device).repeat_interleave(len(elevation))
+        pose = pose_vector(wanted, code.cameras[rows])
+        return _Views(self.network.look(code, wanted), code.tokens[rows], pose)
 
     def _code(self, condition: ViewCondition) -> ReferenceCode:
         """Codes of (the empty picture, the reference), kept while the reference stays the same tensor."""
-        known, tilt = self._remembered, condition.reference_elevation
-        if known is None or known[0] is not condition.reference or known[1] != tilt:
-            reference = self.encode(condition.reference.to(self.alphas_cumprod.device))
+        known, tilt, lens = self._remembered, condition.reference_elevation, condition.reference_fovy
+        if known is None or known[0] is not condition.reference or known[1:3] != (tilt, lens):
+            reference = self._reference(condition.reference)
             pair = torch.cat([-torch.ones_like(reference), reference])
-            code, _ = self.network.encode(pair, torch.full((2,), tilt, device=pair.device))
-            self._remembered = known = (condition.reference, tilt, code)
-        return known[2]
+            self._remembered = known = (condition.reference, tilt, lens, self._encoded(pair, tilt, lens)[0])
+        return known[3]

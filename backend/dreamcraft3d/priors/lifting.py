@@ -1,47 +1,60 @@
-"""Lifts a picture into a volume of features and looks at it from another camera.
+"""Lifts a picture into a volume of features and renders it from another camera.
 
-A small picture-to-picture network that must turn an object has to learn perspective from examples, pixel by pixel.
-Here the turning is geometry, not learning: the encoder fills a volume that lies in the frustum of the reference camera
-(columns are pixels, depth is channels), the volume is sampled along the rays of the wanted camera, and the samples are
-composited front to back (transformable bottleneck networks, Olszewski et al. 2019; emission-absorption as in the
-NeRF stage). What the reference does not show has to be guessed by the encoder; that is all that is left to learn.
+A small image-to-image network that must turn an object has to learn perspective from examples, pixel by pixel. Here
+the turning is geometry, not learning: the encoder fills a volume that lies in the frustum of the reference camera
+(columns are pixels, depth is channels), and the volume is rendered from the wanted camera (`kernels.frustum`). What the
+reference does not show has to be guessed by the encoder; that is all that is left to learn.
 
-Letters: B references, N views, C channels of the volume [opacity logit, rgb logits, features], D depth planes, h w
-pixels of the volume; picture coordinates u right, v up in [-1,1].
+Beside what is rendered, each cell has an occupancy: the probability that it lies inside the object. It is supervised
+directly, and its level set at 1/2 is the surface to start from; the opacities that are rendered may be softer where the
+encoder is unsure.
+
+Letters: B references, N views, C channels of the volume [opacity logit, colour logits, features], D depth planes, h w
+pixels of the volume.
 """
 
-import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamcraft3d.functional.cameras import DISTANCE, FOVY, orbit
+from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_distance, orbit
+from dreamcraft3d.kernels.frustum import pixel_centres, relative_cameras, render_frustum
 from dreamcraft3d.priors.base import Estimate
 
-REACH = 0.72  # half the depth of the volume: no object of the prior's world is larger
+REACH = 0.72  # half the depth of the volume, world units: no object of the training set is larger
 OPACITY_BIAS = -4.0  # cells start almost empty
+REFERENCE_SIZE = 128  # pixels of the reference that the encoder sees
 
 Picture = Float[Tensor, "B 4 H W"]
 
 
 @dataclass(frozen=True)
 class ReferenceCode:
-    """What the network remembers of B references: a volume, tokens for cross-attention, the cameras' elevations."""
+    """What the network remembers of B references.
 
-    volume: Float[Tensor, "B C D h w"]
+    Attributes:
+        volume: cells in the reference frustum, rows from the top, planes from the nearest.
+        occupancy: logits of the cells. tokens: for cross-attention.
+        elevation, fovy: of the reference cameras, radians.
+    """
+
+    volume: Float[Tensor, "B h w D C"]
+    occupancy: Float[Tensor, "B h w D"]
     tokens: Float[Tensor, "B N E"]
     elevation: Float[Tensor, " B"]
+    fovy: Float[Tensor, " B"]
 
-    def repeat(self, count: int) -> "ReferenceCode":
-        """Every code `count` times in a row."""
-        fields = (self.volume, self.tokens, self.elevation)
-        return ReferenceCode(*(field.repeat_interleave(count, 0) for field in fields))
+    @property
+    def cameras(self) -> Cameras:
+        """The reference cameras."""
+        return framing_cameras(self.elevation, torch.zeros_like(self.elevation), self.fovy)
 
-    def __getitem__(self, index: slice) -> "ReferenceCode":
-        return ReferenceCode(self.volume[index], self.tokens[index], self.elevation[index])
+    def __getitem__(self, index: slice | Tensor) -> "ReferenceCode":
+        return ReferenceCode(*(field[index] for field in vars(self).values()))
 
 
 @dataclass(frozen=True)
@@ -52,50 +65,48 @@ class Look:
     depth: Float[Tensor, "N 1 h w"]
     features: Float[Tensor, "N F h w"]
 
+    def __getitem__(self, index: slice | Tensor) -> "Look":
+        return Look(*(field[index] for field in vars(self).values()))
+
+
+def framing_cameras(
+    elevation: Float[Tensor, " N"], azimuth: Float[Tensor, " N"], fovy: Float[Tensor, " N"]
+) -> Cameras:
+    """Cameras that see the same width at the origin, whatever their field of view (radians)."""
+    return orbit(elevation, azimuth, distance=framing_distance(fovy), fovy=fovy)
+
+
+def look(code: ReferenceCode, wanted: Cameras, *, size: int, pixels: Float[Tensor, "N R 2"] | None = None) -> Look:
+    """Render the codes from N = B T cameras, T for each code in turn.
+
+    `pixels`: rays of a picture of `size` x `size` (`kernels.frustum.pixel_centres`); by default those of all its
+    pixels.
+    """
+    repeats = len(wanted) // len(code.volume)
+    reference = code.cameras
+    rows = torch.arange(len(code.volume), device=code.volume.device).repeat_interleave(repeats)
+    if pixels is None:
+        pixels = pixel_centres(size, code.volume.device).expand(len(wanted), -1, -1)
+    cameras = relative_cameras(wanted, reference[rows])
+    seen = render_frustum(
+        code.volume, cameras, pixels, samples=code.volume.shape[3], reach=REACH, bias=OPACITY_BIAS
+    )
+    fields = torch.cat([seen.colour, seen.opacity, seen.depth, seen.features], dim=-1).transpose(1, 2)
+    picture = fields.unflatten(2, (size, size)).contiguous()
+    return Look(picture[:, :4], picture[:, 4:5], picture[:, 5:])
+
 
 def positions(size: int) -> Float[Tensor, "1 8 size size"]:
     """Sines and cosines of column and row: tells a convolution where it is."""
     centre = (torch.arange(size) + 0.5) / size * 2.0 - 1.0
     y, x = torch.meshgrid(centre, centre, indexing="ij")
-    waves = [wave(k * math.pi / 2 * axis) for axis in (x, y) for k in (1, 2) for wave in (torch.sin, torch.cos)]
+    waves = [wave(k * torch.pi / 2 * axis) for axis in (x, y) for k in (1, 2) for wave in (torch.sin, torch.cos)]
     return torch.stack(waves)[None]
 
 
-def frustum_grid(
-    elevation: Float[Tensor, " N"],
-    azimuth: Float[Tensor, " N"],
-    reference_elevation: Float[Tensor, " N"],
-    *,
-    size: int,
-    planes: int,
-) -> Float[Tensor, "N D h w 3"]:
-    """Where the samples along the wanted cameras' rays lie in the reference's frustum, in `grid_sample` coordinates
-    (column, row, depth; [-1,1] inside)."""
-    half = math.tan(0.5 * FOVY)
-    across = (torch.arange(size, device=elevation.device) + 0.5) / size * 2.0 - 1.0
-    away = DISTANCE + REACH * ((torch.arange(planes, device=elevation.device) + 0.5) / planes * 2.0 - 1.0)
-    d, v, u = torch.meshgrid(away, -across, across, indexing="ij")
-    points = torch.stack([u * half * d, v * half * d, -d, torch.ones_like(d)], dim=-1)
-    to_reference = orbit(reference_elevation, 0.0).w2c @ orbit(elevation, azimuth).c2w
-    seen = torch.einsum("nij,dhwj->ndhwi", to_reference[:, :3], points)
-    depth = -seen[..., 2]
-    return torch.stack(
-        [seen[..., 0] / (half * depth), -seen[..., 1] / (half * depth), (depth - DISTANCE) / REACH], dim=-1
-    )
-
-
-def look(volume: Float[Tensor, "N C D h w"], grid: Float[Tensor, "N K H W 3"]) -> Look:
-    """Samples the volume and composites it: w_k = alpha_k prod_{j<k} (1 - alpha_j)."""
-    samples = functional.grid_sample(volume, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    inside = (grid.abs() <= 1.0).all(-1)
-    alpha = torch.sigmoid(samples[:, 0] + OPACITY_BIAS) * inside
-    ahead = torch.cumprod(torch.cat([torch.ones_like(alpha[:, :1]), 1.0 - alpha[:, :-1]], dim=1), dim=1)
-    weights = (alpha * ahead)[:, None]
-    planes = grid.shape[1]
-    away = DISTANCE + REACH * ((torch.arange(planes, device=grid.device) + 0.5) / planes * 2.0 - 1.0)
-    colour = (torch.sigmoid(samples[:, 1:4]) * weights).sum(2)
-    depth = (weights * away[:, None, None]).sum(2)
-    return Look(torch.cat([colour, weights.sum(2)], dim=1), depth, (samples[:, 4:] * weights).sum(2))
+def lens_features(elevation: Float[Tensor, " B"], fovy: Float[Tensor, " B"]) -> Float[Tensor, "B 3"]:
+    """Smooth features of a camera's elevation and field of view."""
+    return torch.stack([torch.sin(elevation), torch.sin(2.0 * elevation), torch.log(fovy / FOVY)], dim=1)
 
 
 class ResidualBlock(nn.Module):
@@ -113,50 +124,115 @@ class ResidualBlock(nn.Module):
         return result
 
 
+class TransformerBlock(nn.Module):
+    """Pre-normalised self-attention and a two-layer perceptron, each beside the identity.
+
+    Attention is written out: at a few hundred tokens two matrix products are several times as fast in bfloat16 on a CPU
+    as the fused operation, forward and backward.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.heads = max(width // 32, 1)
+        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 3 * width), nn.Linear(3 * width, width)
+
+    def forward(self, x: Float[Tensor, "B N E"]) -> Float[Tensor, "B N E"]:
+        batch, count, width = x.shape
+        qkv = self.qkv(self.before_attention(x)).reshape(batch, count, 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+        mixed = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, count, width)
+        x = x + self.out(mixed)
+        return x + self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh"))
+
+
 class LiftingEncoder(nn.Module):
     """A reference picture to a volume, tokens, and an estimate of its depth and normals.
 
-    A U of three scales (32, 16 and 8 cells a side); the coarsest attends globally, so that a hidden side can be
-    copied from a visible one.
+    A U of three scales (64, 32 and 16 cells a side); the coarsest attends globally, so that a hidden side can be
+    copied from a visible one. Colours are corrections of the picture's own, laid along its rays.
     """
 
-    def __init__(self, *, widths: tuple[int, int, int], planes: int, features: int) -> None:
+    def __init__(self, *, widths: tuple[int, int, int], decoder: int, blocks: int, planes: int, features: int) -> None:
         super().__init__()
         fine, middle, coarse = widths
         self.planes, self.channels = planes, 4 + features
-        self.stem = nn.Conv2d(16 + 8 + 2, fine, 3, padding=1)
+        side = REFERENCE_SIZE // 2
+        self.stem = nn.Conv2d(16 + 8 + 3, fine, 3, padding=1)
         self.fine = ResidualBlock(fine)
         self.down_middle = nn.Conv2d(fine, middle, 4, stride=2, padding=1)
         self.middle = nn.Sequential(ResidualBlock(middle), ResidualBlock(middle))
         self.down_coarse = nn.Conv2d(middle, coarse, 4, stride=2, padding=1)
-        self.place = nn.Parameter(torch.randn(1, 64, coarse) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            coarse, max(coarse // 32, 1), 3 * coarse, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.attend = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+        self.place = nn.Parameter(torch.randn(1, (side // 4) ** 2, coarse) * 0.02)
+        self.attend = nn.Sequential(*(TransformerBlock(coarse) for _ in range(blocks)))
         self.norm = nn.LayerNorm(coarse)
         self.up_middle = nn.Conv2d(coarse, 4 * middle, 1)
         self.join_middle = nn.Sequential(nn.Conv2d(2 * middle, middle, 1), ResidualBlock(middle))
-        self.up_fine = nn.Conv2d(middle, 4 * 64, 1)
-        self.join_fine = nn.Sequential(nn.Conv2d(64 + fine, 64, 1), ResidualBlock(64), nn.GroupNorm(8, 64), nn.SiLU())
-        self.to_volume = nn.Conv2d(64, planes * self.channels, 1)
-        self.to_surface = nn.Conv2d(64, 4 * 4, 3, padding=1)
-        self.register_buffer("positions", positions(32), persistent=False)
+        self.up_fine = nn.Conv2d(middle, 4 * decoder, 1)
+        self.join_fine = nn.Sequential(
+            nn.Conv2d(decoder + fine, decoder, 1), ResidualBlock(decoder), nn.GroupNorm(8, decoder), nn.SiLU()
+        )
+        self.to_volume = nn.Conv2d(decoder, planes * self.channels, 1)
+        self.to_occupancy = nn.Conv2d(decoder, planes, 1)
+        self.to_surface = nn.Conv2d(decoder, 4, 3, padding=1)
+        self.register_buffer("positions", positions(side), persistent=False)
         self.positions: Tensor
 
-    def forward(self, reference: Picture, elevation: Float[Tensor, " B"]) -> tuple[ReferenceCode, Estimate]:
-        batch = len(reference)
-        tilt = torch.stack([torch.sin(elevation), torch.sin(2.0 * elevation)], dim=1)[:, :, None, None]
-        parts = [functional.pixel_unshuffle(reference, 2), self.positions.expand(batch, -1, -1, -1)]
-        stacked = torch.cat([*parts, tilt.expand(-1, -1, 32, 32)], dim=1)
-        fine = self.fine(self.stem(stacked.contiguous(memory_format=torch.channels_last)))
-        middle = self.middle(self.down_middle(fine))
-        coarse = self.down_coarse(middle).flatten(2).transpose(1, 2) + self.place
-        tokens = self.norm(self.attend(coarse))
-        square = tokens.transpose(1, 2).reshape(batch, -1, 8, 8)
+    def forward(
+        self, reference: Picture, elevation: Float[Tensor, " B"], fovy: Float[Tensor, " B"]
+    ) -> tuple[ReferenceCode, Estimate]:
+        """Encode references (x = 2 rgba - 1, 128 pixels a side) whose cameras are known (radians)."""
+        fine, middle = self._convolved(reference, elevation, fovy)
+        coarse = self.down_coarse(middle)
+        tokens = self.norm(self.attend(coarse.flatten(2).transpose(1, 2) + self.place))
+        square = tokens.transpose(1, 2).reshape(coarse.shape)
         middle = self.join_middle(torch.cat([functional.pixel_shuffle(self.up_middle(square), 2), middle], dim=1))
         fine = self.join_fine(torch.cat([functional.pixel_shuffle(self.up_fine(middle), 2), fine], dim=1))
-        volume = self.to_volume(fine).float().reshape(batch, self.planes, self.channels, 32, 32).transpose(1, 2)
-        surface = functional.pixel_shuffle(self.to_surface(fine).float(), 2)
-        estimate = Estimate(DISTANCE + surface[:, :1], functional.normalize(surface[:, 1:], dim=1, eps=1e-6))
-        return ReferenceCode(volume.contiguous(), tokens.float(), elevation), estimate
+        volume = self.to_volume(fine).float().permute(0, 2, 3, 1).unflatten(3, (self.planes, self.channels))
+        volume = volume + functional.pad(picture_logits(reference)[:, :, :, None], (1, self.channels - 4))
+        occupancy = self.to_occupancy(fine).float().permute(0, 2, 3, 1) + OPACITY_BIAS
+        surface = self.to_surface(fine).float()
+        depth = framing_distance(fovy)[:, None, None, None] + surface[:, :1]
+        estimate = Estimate(depth, functional.normalize(surface[:, 1:], dim=1, eps=1e-6))
+        return ReferenceCode(volume, occupancy, tokens.float(), elevation, fovy), estimate
+
+    def _convolved(self, reference: Picture, elevation: Tensor, fovy: Tensor) -> tuple[Tensor, Tensor]:
+        """Local features at the two finer scales."""
+        folded = functional.pixel_unshuffle(reference, 2)
+        lens = lens_features(elevation, fovy)[:, :, None, None].expand(-1, -1, *folded.shape[2:])
+        stacked = torch.cat([folded, self.positions.expand(len(reference), -1, -1, -1), lens], dim=1)
+        fine = self.fine(self.stem(stacked.contiguous(memory_format=torch.channels_last)))
+        return fine, self.middle(self.down_middle(fine))
+
+
+def picture_logits(reference: Picture) -> Float[Tensor, "B h w 3"]:
+    """Logits of the picture's straight colours at half its size; where it is transparent, of its mean colour."""
+    rgba = functional.avg_pool2d(0.5 * (reference + 1.0), 2)
+    total = rgba.mean((2, 3), keepdim=True)
+    mean = total[:, :3] / total[:, 3:].clamp_min(1e-3)
+    straight = (rgba[:, :3] + 0.02 * mean) / (rgba[:, 3:] + 0.02)
+    return torch.logit(straight.clamp(0.03, 0.97)).permute(0, 2, 3, 1)
+
+
+class CameraEstimator(nn.Module):
+    """Guesses elevation and field of view (radians) of a reference picture: a few strided convolutions."""
+
+    SCALE = (0.3, 0.35)  # of what the last layer says: radians of elevation, and of log(fovy / FOVY)
+
+    def __init__(self, widths: tuple[int, ...] = (32, 64, 128, 192)) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((4, *widths), widths, strict=False):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.GroupNorm(8, after), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], widths[-1], 3, padding=1), nn.SiLU())
+        self.out = nn.Linear(widths[-1], 2)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, reference: Picture) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """Elevation and field of view of pictures x = 2 rgba - 1 of 128 pixels a side."""
+        small = functional.avg_pool2d(reference, 2)
+        said: Any = self.out(self.layers(small).float().mean((2, 3)))
+        return self.SCALE[0] * said[:, 0], FOVY * torch.exp(self.SCALE[1] * said[:, 1])

@@ -18,32 +18,34 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dreamcraft3d.functional.cameras import FOVY, Cameras
 from dreamcraft3d.functional.diffusion import cosine_alphas_cumprod
 from dreamcraft3d.priors.base import Estimate
 from dreamcraft3d.priors.lifting import (
+    CameraEstimator,
     LiftingEncoder,
     Look,
     Picture,
     ReferenceCode,
-    frustum_grid,
     look,
     positions,
 )
 
+SIZE = 64  # pixels of the views that are denoised
 PATCH = 4  # pixels are folded into channels: 64 x 64 x 4 -> 16 x 16 x 64
-POSE = 16
+POSE = 18
 DEVIATION = 0.35  # sigma_d: how far a lifted view is off, for pictures in [-1,1]
 
 
-def pose_vector(
-    elevation: Float[Tensor, " B"], azimuth: Float[Tensor, " B"], reference_elevation: Float[Tensor, " B"]
-) -> Float[Tensor, "B P"]:
-    """Smooth periodic features of the relative camera (radians)."""
+def pose_vector(wanted: Cameras, reference: Cameras) -> Float[Tensor, "B P"]:
+    """Smooth periodic features of the wanted cameras and those of their references."""
+    elevation, azimuth, start = wanted.elevation, wanted.azimuth, reference.elevation
     turns = [wave(k * azimuth) for k in (1, 2, 3, 4) for wave in (torch.sin, torch.cos)]
     rises = [2 * elevation, torch.sin(4 * elevation), torch.cos(4 * elevation)]
-    starts = [2 * reference_elevation, torch.sin(4 * reference_elevation), torch.cos(4 * reference_elevation)]
-    rest = [2 * (elevation - reference_elevation), torch.ones_like(elevation)]
-    return torch.stack([*turns, *rises, *starts, *rest], dim=-1)
+    starts = [2 * start, torch.sin(4 * start), torch.cos(4 * start)]
+    lenses = [torch.log(wanted.fovy / FOVY), torch.log(reference.fovy / FOVY)]
+    rest = [2 * (elevation - start), torch.ones_like(elevation)]
+    return torch.stack([*turns, *rises, *starts, *lenses, *rest], dim=-1)
 
 
 class BundledNetwork(nn.Module):
@@ -53,21 +55,24 @@ class BundledNetwork(nn.Module):
         self,
         *,
         channels: tuple[int, int] = (80, 128),
-        widths: tuple[int, int, int] = (48, 128, 192),
-        planes: int = 24,
+        widths: tuple[int, int, int] = (48, 128, 320),
+        decoder: int = 80,
+        blocks: int = 6,
+        planes: int = 48,
         features: int = 4,
         embedding: int = 192,
     ) -> None:
         super().__init__()
         self.settings: dict[str, Any] = {
-            "channels": channels, "widths": widths, "planes": planes, "features": features, "embedding": embedding,
+            "channels": channels, "widths": widths, "decoder": decoder, "blocks": blocks, "planes": planes,
+            "features": features, "embedding": embedding,
         }  # fmt: skip
-        self.planes = planes
         folded = 4 * PATCH**2
-        self.encoder = LiftingEncoder(widths=widths, planes=planes, features=features)
+        self.encoder = LiftingEncoder(widths=widths, decoder=decoder, blocks=blocks, planes=planes, features=features)
+        self.camera = CameraEstimator()
         unet: Any = UNet2DConditionModel(  # type: ignore[no-untyped-call]
-            sample_size=64 // PATCH,
-            in_channels=folded + 4 * (4 + features) + 8,
+            sample_size=SIZE // PATCH,
+            in_channels=folded + (4 + features) * PATCH**2 + 8,
             out_channels=folded,
             block_out_channels=channels,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -85,34 +90,38 @@ class BundledNetwork(nn.Module):
         self.unet = unet
         for parameter in unet.conv_out.parameters():  # the lifted view is the first answer
             nn.init.zeros_(parameter)
-        self.register_buffer("positions", positions(64 // PATCH), persistent=False)
+        self.register_buffer("positions", positions(SIZE // PATCH), persistent=False)
         self.register_buffer("alphas_cumprod", cosine_alphas_cumprod(), persistent=False)
         self.positions: Tensor
         self.alphas_cumprod: Tensor
 
-    def encode(self, reference: Picture, elevation: Float[Tensor, " B"]) -> tuple[ReferenceCode, Estimate]:
-        """What is remembered of the references (x in [-1,1]; elevation in radians), and the surface they show."""
-        code: tuple[ReferenceCode, Estimate] = self.encoder(reference, elevation)
+    def encode(
+        self, reference: Picture, elevation: Float[Tensor, " B"], fovy: Float[Tensor, " B"]
+    ) -> tuple[ReferenceCode, Estimate]:
+        """Encode references (x in [-1,1], 128 pixels a side; angles in radians), and guess the surface they show."""
+        code: tuple[ReferenceCode, Estimate] = self.encoder(reference, elevation, fovy)
         return code
 
-    def look(self, code: ReferenceCode, elevation: Float[Tensor, " B"], azimuth: Float[Tensor, " B"]) -> Look:
-        """The lifted references from the wanted cameras (one each)."""
-        grid = frustum_grid(elevation, azimuth, code.elevation, size=32, planes=self.planes)
-        return look(code.volume, grid)
+    def look(self, code: ReferenceCode, wanted: Cameras) -> Look:
+        """Render the codes from the wanted cameras (T for each code in turn), 64 pixels a side."""
+        return look(code, wanted, size=SIZE)
 
     def forward(
-        self, x_t: Picture, t: Int[Tensor, " B"], view: Look, code: ReferenceCode, pose: Float[Tensor, "B P"]
+        self,
+        x_t: Picture,
+        t: Int[Tensor, " B"],
+        view: Look,
+        tokens: Float[Tensor, "B N E"],
+        pose: Float[Tensor, "B P"],
     ) -> Picture:
-        """The clean picture expected behind x_t."""
+        """Predict the clean picture behind x_t."""
         guess = 2.0 * view.rgba - 1.0
-        known = torch.cat([functional.pixel_unshuffle(torch.cat([guess, view.features], dim=1), 2),
-                           self.positions.expand(len(x_t), -1, -1, -1)], dim=1)  # fmt: skip
-        stacked = torch.cat([functional.pixel_unshuffle(x_t, PATCH), known], dim=1)
+        known = functional.pixel_unshuffle(torch.cat([x_t, guess, view.features], dim=1), PATCH)
+        stacked = torch.cat([known, self.positions.expand(len(x_t), -1, -1, -1)], dim=1)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
-        folded = self.unet(stacked, t, code.tokens, class_labels=pose, return_dict=False)[0]
+        folded = self.unet(stacked, t, tokens, class_labels=pose, return_dict=False)[0]
         correction = functional.pixel_shuffle(folded.float().contiguous(), PATCH)
-        mean = functional.interpolate(guess, scale_factor=2.0, mode="bilinear", align_corners=False)
-        x0: Picture = mean + DEVIATION * correction
+        x0: Picture = guess + DEVIATION * correction
         return x0
 
 

@@ -1,262 +1,147 @@
-"""The picture cache: every object of the procedural world seen from the front and from random places, as uint8 files
-on disk.
+"""Random batches of the picture cache (`training.shards`), varied anew each time.
 
-A shard holds OBJECTS consecutive seeds: `views-*.npy` (N x V x 64 x 64 x 4, premultiplied RGBA; view 0 is the
-reference), `depth-*.npy` (N x V x 64 x 64, 0 on the background), `normals-*.npy` (N x 64 x 64 x 3, of the reference
-view) and `poses-*.npy` (N x V x 2: elevation, azimuth in radians). Shards are memory-mapped, so a large world costs no
-memory; files are written under a temporary name and renamed, poses last: a shard with poses is complete. Several
-processes may add shards.
+All pictures of an example are mirrored, tinted, or get their colour channels in another order. The reference alone is
+then damaged as photographs and their masks are: blur, noise and JPEG, a colour cast, masks that are too wide, too
+narrow or ragged.
 """
 
-import logging
-import math
-import multiprocessing
-import os
-import signal
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamcraft3d.functional.cameras import DISTANCE, orbit
-from dreamcraft3d.training.render import render_views
-from dreamcraft3d.training.shapes import HELD_OUT, STREAM, WORLD_VERSION, make_object
+from dreamcraft3d.functional.cameras import framing_distance
+from dreamcraft3d.training.drawing import Drawn, depth_of, occupancy_of, procedural_example
+from dreamcraft3d.training.occupancy import PLANES, SIDE
+from dreamcraft3d.training.shapes import HELD_OUT, WORLD_VERSION
+from dreamcraft3d.training.shards import FIELDS, Kind, Shard
 
-logger = logging.getLogger(__name__)
-
-SIZE = 64
-OBJECTS = 256  # per shard
-VIEWS = 8  # per object, the reference among them
-ELEVATIONS = (math.radians(-10.0), math.radians(45.0))
-TINTED = 0.5  # share of the objects whose colours are changed
+TINTED = 0.5  # share of the examples whose colours are changed
 GAIN, LIFT = 0.3, 0.15  # by up to so much, each channel by itself
+REORDERED: dict[Kind, float] = {"real": 0.15, "procedural": 0.6}  # share whose colour channels change places
+DAMAGED = 0.4  # share of the references that are damaged, in each of several ways
 UNTINTED: Float[Tensor, "3 2"] = torch.tensor([[1.0, 0.0]] * 3)
-FILES = ("views", "depth", "normals", "poses")  # poses last: they complete a shard
-NEAR, FAR = DISTANCE - 1.0, DISTANCE + 1.0  # what the 255 levels of stored depth stand for
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One object as it is stored, V views of H x W pixels; `poses` are (elevation, azimuth), radians."""
-
-    views: UInt8[Tensor, "V H W 4"]
-    depth: UInt8[Tensor, "V H W"]
-    normals: UInt8[Tensor, "H W 3"]
-    poses: Float[Tensor, "V 2"]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Training examples of B objects, T wanted views each; pictures are premultiplied RGBA in [0,1].
+    """B examples, T wanted views each; pictures are premultiplied RGBA in [0,1].
 
-    `pose` is (elevation, azimuth relative to the reference, elevation of the reference), radians. `depth` is measured
-    along the camera axis, 0 on the background. `normal` (unit, view space: x right, y up, z to the viewer) and
-    `reference_depth` belong to the reference view.
+    Attributes:
+        reference: 128 pixels a side. target: 64, as everything else.
+        depth, reference_depth: along the camera axis, world units, 0 on the background.
+        normal: of the reference, unit, in view space (x right, y up, z to the viewer).
+        occupancy: cells of the reference frustum.
+        camera: elevation and fovy of the reference. pose: elevation, azimuth, fovy of the wanted views; radians.
     """
 
     reference: Float[Tensor, "B 4 H W"]
-    reference_depth: Float[Tensor, "B 1 H W"]
-    normal: Float[Tensor, "B 3 H W"]
-    target: Float[Tensor, "B T 4 H W"]
-    depth: Float[Tensor, "B T 1 H W"]
+    reference_depth: Float[Tensor, "B 1 h w"]
+    normal: Float[Tensor, "B 3 h w"]
+    target: Float[Tensor, "B T 4 h w"]
+    depth: Float[Tensor, "B T 1 h w"]
+    occupancy: Bool[Tensor, "B h w D"]
+    camera: Float[Tensor, "B 2"]
     pose: Float[Tensor, "B T 3"]
 
 
-def draw_object(seed: int, *, views: int = VIEWS, size: int = SIZE, supersampling: int = 3) -> Drawn:
-    """Pictures and poses of one seed; azimuths are stratified, elevations uniform, both fixed by the seed."""
-    rng = np.random.default_rng([STREAM, seed, views])
-    thing = make_object(seed)
-    bins = np.arange(views - 1) + rng.uniform(0.0, 1.0, views - 1)
-    azimuth = np.concatenate([[0.0], bins * (2.0 * np.pi / max(views - 1, 1)) - np.pi])
-    elevation = np.concatenate([[thing.elevation], rng.uniform(*ELEVATIONS, views - 1)])
-    poses = torch.as_tensor(np.stack([elevation, azimuth], axis=1), dtype=torch.float32)
-    cameras = orbit(poses[:, 0], poses[:, 1])
-    drawn = render_views(thing.solid, cameras, size=size, supersampling=supersampling)
-    levels = ((drawn.depth[..., 0] - NEAR) / (FAR - NEAR) * 254.0 + 1.5).clamp(1.0, 255.0)
-    depth = torch.where(drawn.rgba[..., 3] > 0.0, levels, 0.0).to(torch.uint8)
-    normals = drawn.normals[0] @ cameras.c2w[0, :3, :3]
-    return Drawn(_to_bytes(drawn.rgba), depth, _to_bytes(0.5 * normals + 0.5), poses)
+class TrainingSet:
+    """The cached examples of both kinds as one collection that random batches are drawn from."""
 
-
-def write_shard(folder: Path, index: int, *, objects: int = OBJECTS, views: int = VIEWS) -> bool:
-    """Draws the seeds HELD_OUT + index * objects ... and saves them; false where the shard exists already."""
-    if shard_exists(folder, index):
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    first = HELD_OUT + index * objects
-    drawn = [draw_object(seed, views=views) for seed in range(first, first + objects)]
-    for name in FILES:
-        temporary = folder / f"{name}-{index:05d}.{os.getpid()}.tmp"
-        with temporary.open("wb") as file:
-            np.save(file, torch.stack([getattr(d, name) for d in drawn]).numpy())
-        temporary.replace(folder / f"{name}-{index:05d}.npy")
-    logger.info("shard %d: %d objects, %d views each", index, objects, views)
-    return True
-
-
-def shard_exists(folder: Path, index: int) -> bool:
-    """Whether a shard is complete."""
-    return (folder / f"poses-{index:05d}.npy").exists()
-
-
-@contextmanager
-def drawing_beside(
-    folder: Path, indices: Sequence[int], *, writers: int, objects: int = OBJECTS
-) -> Iterator[list[BaseProcess]]:
-    """Draws the given shards, in their order, in `writers` processes beside the block.
-
-    What is unfinished when the block ends is given up: the processes are ended, and half-written files removed.
-    """
-    draw_object(HELD_OUT, views=2, size=8)  # Warp compiles its kernels now and once, not N times at the same time
-    folder.mkdir(parents=True, exist_ok=True)
-    spawn = multiprocessing.get_context("spawn")
-    shares = [list(indices[k::writers]) for k in range(min(writers, len(indices)))]
-    processes: list[BaseProcess] = [
-        spawn.Process(target=_write_alone, args=(folder, share, objects), daemon=True) for share in shares
-    ]
-    try:
-        with _hidden_card():
-            for process in processes:
-                process.start()
-        yield processes
-    finally:
-        _end([process for process in processes if process.pid is not None], folder)
-
-
-def _write_alone(folder: Path, indices: list[int], objects: int) -> None:
-    """What a writer process does, on one core, until it is done or alone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent ends its writers
-    if hasattr(os, "nice"):
-        os.nice(10)  # the one thread that feeds a card goes first
-    torch.set_num_threads(1)
-    parent = multiprocessing.parent_process()
-    for index in indices:
-        if parent is None or not parent.is_alive():
-            return
-        write_shard(folder, index, objects=objects)
-
-
-@contextmanager
-def _hidden_card() -> Iterator[None]:
-    """Processes that are started meanwhile see no card. Set before they start: an import of theirs may look for one."""
-    name = "CUDA_VISIBLE_DEVICES"
-    before = os.environ.get(name)
-    os.environ[name] = ""
-    try:
-        yield
-    finally:
-        del os.environ[name]
-        if before is not None:
-            os.environ[name] = before
-
-
-def _end(processes: list[BaseProcess], folder: Path) -> None:
-    for process in processes:
-        if process.exitcode not in (None, 0):
-            logger.warning("a process that drew training pictures has failed (exit code %d)", process.exitcode)
-        process.terminate()
-    for process in processes:
-        process.join(5.0)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        for temporary in folder.glob(f"*.{process.pid}.tmp"):
-            temporary.unlink(missing_ok=True)
-
-
-def world_folder(folder: Path) -> Path:
-    """Where the cache of this world version lives."""
-    return folder / f"world-{WORLD_VERSION}"
-
-
-class World:
-    """The cached pictures as one collection that random batches are drawn from."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._known: set[str] = set()
-        self._shards: list[dict[str, NDArray[Any]]] = []  # N x V x H x W pictures, mapped
-        self._poses = np.empty((0, 0, 2), np.float32)  # of all objects: they are small
-        self._ends = np.empty(0, np.int64)  # where shards end in it
+    def __init__(self, folder: Path, *, real: float = 0.6) -> None:
+        """`real`: share of real objects in a batch, where there are both kinds."""
+        self._folder, self._real = folder, real
+        self._known: set[Shard] = set()
+        self._shards: dict[Kind, list[dict[str, NDArray[Any]]]] = {"real": [], "procedural": []}
         self.refresh()
-        if not self._shards:
+        if not len(self):
             raise FileNotFoundError(f"no training pictures in {folder}")
 
     def __len__(self) -> int:
-        return len(self._poses)
+        return sum(len(shard["reference"]) for shards in self._shards.values() for shard in shards)
 
     def refresh(self) -> None:
-        """Takes in the shards that were finished since."""
-        poses = [self._poses] if self._shards else []
-        for path in sorted(self._folder.glob("poses-*.npy")):
-            if path.name not in self._known:
-                pictures = {name: path.with_name(path.name.replace("poses", name)) for name in FILES[:-1]}
-                self._shards.append({name: _mapped(file) for name, file in pictures.items()})
-                poses.append(np.load(path))
-                self._known.add(path.name)
-        if len(self._shards) > len(self._ends):
-            self._poses = np.concatenate(poses)
-            self._ends = np.cumsum([len(shard["views"]) for shard in self._shards])
+        """Take in the shards that were finished since."""
+        for path in sorted(self._folder.glob(f"*.{FIELDS[-1]}.npy")):
+            kind, _, number = path.name.partition(".")[0].partition("-")
+            shard = Shard(int(number), "real" if kind == "real" else "procedural")
+            if shard not in self._known:
+                self._shards[shard.kind].append({name: _mapped(shard.file(self._folder, name)) for name in FIELDS})
+                self._known.add(shard)
 
     def batch(
-        self, objects: int, generator: torch.Generator, *, targets: int = 1, device: torch.device | str = "cpu"
+        self, examples: int, generator: torch.Generator, *, targets: int = 1, device: torch.device | str = "cpu"
     ) -> Batch:
-        """Random objects and `targets` different views of each (sometimes the reference among them), mirrored, with
-        permuted colour channels and other colours at random. The generator is one of the CPU; the batch lies on
+        """Random examples and `targets` different views of each. The generator is one of the CPU; the batch lies on
         `device`."""
-        total, views = self._poses.shape[:2]
-        chosen = torch.randint(total, (objects,), generator=generator)
-        wanted = torch.rand(objects, views, generator=generator).argsort(1)[:, :targets]
-        order = torch.rand(objects, 3, generator=generator).argsort(1)
-        mirror = torch.rand(objects, generator=generator) < 0.5
-        picked = torch.cat([torch.zeros_like(wanted[:, :1]), wanted], dim=1)
-        stored = self._stored(chosen.numpy(), picked.numpy(), pinned=torch.device(device).type != "cpu")
-        return examples(Raw(*stored, order, mirror, _tints(objects, generator)).to(torch.device(device)))
+        rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+        raw = self._stored(examples, targets, rng, pinned=torch.device(device).type != "cpu")
+        return batch_of(raw.to(torch.device(device)))
 
-    def _stored(
-        self, chosen: NDArray[np.int64], picked: NDArray[np.int64], *, pinned: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The first four fields of `Raw`: B objects, the P views `picked` of each."""
-        shard = np.searchsorted(self._ends, chosen, side="right")
-        first = np.concatenate([[0], self._ends])[shard]
-        rows = [(self._shards[s], n) for s, n in zip(shard.tolist(), (chosen - first).tolist(), strict=True)]
-        seen = [(files, n, view) for (files, n), each in zip(rows, picked.tolist(), strict=True) for view in each]
-        views = _stacked([files["views"][n, view] for files, n, view in seen], pinned=pinned)
-        depth = _stacked([files["depth"][n, view] for files, n, view in seen], pinned=pinned)
-        normals = _stacked([files["normals"][n] for files, n in rows], pinned=pinned)
-        poses = torch.from_numpy(self._poses[chosen[:, None], picked])
-        return views.unflatten(0, picked.shape), depth.unflatten(0, picked.shape), normals, poses
+    def _stored(self, examples: int, targets: int, rng: np.random.Generator, *, pinned: bool) -> "Raw":
+        kinds = self._drawn_kinds(examples, rng)
+        rows = [self._row(kind, rng) for kind in kinds]
+        views = [rng.choice(shard["views"].shape[1], targets, replace=False) for shard, _ in rows]
+        stacked = partial(_stacked, pinned=pinned)
+        reference = [damaged(shard["reference"][n], rng) for shard, n in rows]
+        seen = [(shard, n, [0, *(v + 1)]) for (shard, n), v in zip(rows, views, strict=True)]
+        return Raw(
+            stacked(reference),
+            stacked([shard["views"][n][v] for (shard, n), v in zip(rows, views, strict=True)]),
+            stacked([shard["depth"][n][v] for shard, n, v in seen]),
+            stacked([shard["normals"][n] for shard, n in rows]),
+            stacked([shard["occupancy"][n] for shard, n in rows]),
+            torch.from_numpy(np.stack([shard["cameras"][n][v] for shard, n, v in seen])),
+            torch.stack([_order(REORDERED[kind], rng) for kind in kinds]),
+            torch.from_numpy(rng.random(examples) < 0.5),
+            torch.stack([_tint(rng) for _ in kinds]),
+        )
+
+    def _drawn_kinds(self, examples: int, rng: np.random.Generator) -> list[Kind]:
+        share = self._real if self._shards["procedural"] else 1.0
+        share = share if self._shards["real"] else 0.0
+        return ["real" if real else "procedural" for real in rng.random(examples) < share]
+
+    def _row(self, kind: Kind, rng: np.random.Generator) -> tuple[dict[str, NDArray[Any]], int]:
+        shard = self._shards[kind][int(rng.integers(len(self._shards[kind])))]
+        return shard, int(rng.integers(len(shard["reference"])))
 
 
-def held_out(seeds: Iterable[int], *, views: int = VIEWS) -> list[Batch]:
-    """One batch per seed below HELD_OUT: the reference and every other view of it, unaugmented."""
+def held_out(seeds: Iterable[int], *, views: int = 8) -> list[Batch]:
+    """One batch for each procedural seed below HELD_OUT in the set-up of figures: all its views, nothing varied."""
     batches = []
     for seed in seeds:
         if seed >= HELD_OUT:
             raise ValueError(f"seed {seed} belongs to the training set; held-out seeds are below {HELD_OUT}")
-        drawn = draw_object(seed, views=views)
-        stored = (drawn.views[None], drawn.depth[None], drawn.normals[None], drawn.poses[None])
-        batches.append(examples(Raw(*stored, torch.arange(3)[None], torch.zeros(1, dtype=torch.bool), UNTINTED[None])))
+        batches.append(plain_batch(procedural_example(seed, plain=True, views=views)))
     return batches
+
+
+def plain_batch(drawn: Drawn) -> Batch:
+    """One example as it is, with all its views."""
+    fields = (value[None] for value in vars(drawn).values())
+    return batch_of(Raw(*fields, torch.arange(3)[None], torch.zeros(1, dtype=torch.bool), UNTINTED[None]))
 
 
 @dataclass(frozen=True)
 class Raw:
-    """What is stored of B objects, P views each with the reference first, and how it is to be varied: the `order` of
+    """What is stored of B examples, T wanted views each (see `Drawn`), and how they are to be varied: the `order` of
     the colour channels, whether to `mirror`, and a `tint` (gain and lift of each channel) of all views alike."""
 
-    views: UInt8[Tensor, "B P H W 4"]
-    depth: UInt8[Tensor, "B P H W"]
-    normals: UInt8[Tensor, "B H W 3"]
-    poses: Float[Tensor, "B P 2"]
+    reference: UInt8[Tensor, "B H W 4"]
+    views: UInt8[Tensor, "B T h w 4"]
+    depth: UInt8[Tensor, "B T+1 h w"]
+    normals: UInt8[Tensor, "B h w 3"]
+    occupancy: UInt8[Tensor, "B bytes"]
+    cameras: Float[Tensor, "B T+1 3"]
     order: Int[Tensor, "B 3"]
     mirror: Bool[Tensor, " B"]
     tint: Float[Tensor, "B 3 2"]
@@ -266,27 +151,30 @@ class Raw:
         return Raw(*(sent(tensor, device) for tensor in vars(self).values()))
 
 
-def examples(raw: Raw) -> Batch:
+def batch_of(raw: Raw) -> Batch:
     """What a network is trained on, of what is stored; computed where the stored pictures lie."""
-    channels = torch.cat([raw.order, torch.full_like(raw.order[:, :1], 3)], dim=1)[:, None, :, None, None]
-    shape = raw.views.shape
-    rgba = raw.views.permute(0, 1, 4, 2, 3).gather(2, channels.expand(-1, shape[1], -1, shape[2], shape[3]))
-    rgba, levels = (_mirrored(stored, raw.mirror).float() for stored in (rgba, raw.depth[:, :, None]))
-    rgba = _tinted(rgba / 255.0, raw.tint)
-    depth = torch.where(levels > 0.0, NEAR + (levels - 1.0) / 254.0 * (FAR - NEAR), 0.0)
-    side = torch.where(raw.mirror, -1.0, 1.0)
-    normal = _mirrored(raw.normals.permute(0, 3, 1, 2), raw.mirror).float() / 127.5 - 1.0
-    normal = torch.nn.functional.normalize(normal, dim=1) * (rgba[:, 0, 3:] > 0.0)
+    mirror, side = raw.mirror, torch.where(raw.mirror, -1.0, 1.0)
+    reference = _varied(raw.reference[:, None], raw)[:, 0]
+    levels = _mirrored(raw.depth[:, :, None], mirror)
+    distance = framing_distance(raw.cameras[..., 2])[..., None, None, None]
+    depth = torch.where(levels > 0, depth_of(levels) + distance, 0.0)
+    normal = _mirrored(raw.normals.permute(0, 3, 1, 2), mirror).float() / 127.5 - 1.0
+    normal = torch.nn.functional.normalize(normal, dim=1) * (levels[:, 0] > 0)
     normal = torch.cat([normal[:, :1] * side[:, None, None, None], normal[:, 1:]], dim=1)
-    elevation, azimuth = raw.poses.unbind(-1)
-    pose = [elevation[:, 1:], azimuth[:, 1:] * side[:, None], elevation[:, :1].expand_as(elevation[:, 1:])]
-    return Batch(rgba[:, 0], depth[:, 0], normal, rgba[:, 1:], depth[:, 1:], torch.stack(pose, dim=-1))
+    cells = occupancy_of(raw.occupancy, SIDE, PLANES).permute(0, 3, 1, 2)
+    pose = raw.cameras[:, 1:] * torch.stack([torch.ones_like(side), side, torch.ones_like(side)], dim=1)[:, None]
+    return Batch(
+        reference, depth[:, 0], normal, _varied(raw.views, raw), depth[:, 1:],
+        _mirrored(cells, mirror).permute(0, 2, 3, 1), raw.cameras[:, 0, ::2], pose,
+    )  # fmt: skip
 
 
-def _tints(objects: int, generator: torch.Generator) -> Float[Tensor, "B 3 2"]:
-    """Gain and lift of the colours; of half the objects none."""
-    drawn = UNTINTED + (2.0 * torch.rand(objects, 3, 2, generator=generator) - 1.0) * torch.tensor([GAIN, LIFT])
-    return torch.where((torch.rand(objects, generator=generator) < TINTED)[:, None, None], drawn, UNTINTED)
+def _varied(pictures: UInt8[Tensor, "B T H W 4"], raw: Raw) -> Float[Tensor, "B T 4 H W"]:
+    """Colours in another order, mirrored and tinted."""
+    order = torch.cat([raw.order, torch.full_like(raw.order[:, :1], 3)], dim=1)[:, None, :, None, None]
+    rgba = pictures.permute(0, 1, 4, 2, 3)
+    rgba = rgba.gather(2, order.expand(-1, rgba.shape[1], -1, *rgba.shape[3:]))
+    return _tinted(_mirrored(rgba, raw.mirror).float() / 255.0, raw.tint)
 
 
 def _tinted(rgba: Float[Tensor, "B P 4 H W"], tint: Float[Tensor, "B 3 2"]) -> Float[Tensor, "B P 4 H W"]:
@@ -297,9 +185,67 @@ def _tinted(rgba: Float[Tensor, "B P 4 H W"], tint: Float[Tensor, "B 3 2"]) -> F
     return torch.cat([colour, opacity], dim=2)
 
 
+def _order(share: float, rng: np.random.Generator) -> Int[Tensor, "3"]:
+    return torch.from_numpy(rng.permutation(3) if rng.random() < share else np.arange(3))
+
+
+def _tint(rng: np.random.Generator) -> Float[Tensor, "3 2"]:
+    """Gain and lift of the colours."""
+    drawn = UNTINTED.numpy() + rng.uniform(-1.0, 1.0, (3, 2)) * (GAIN, LIFT)
+    return torch.as_tensor(drawn, dtype=torch.float32) if rng.random() < TINTED else UNTINTED
+
+
+def damaged(rgba: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A reference picture (premultiplied) as a camera and a rough mask would give it; often untouched."""
+    if rng.random() >= DAMAGED:
+        return rgba
+    colour, opacity = _straight(rgba)
+    if rng.random() < 0.5:
+        sigma = float(rng.uniform(0.4, 1.4))
+        colour, opacity = cv2.GaussianBlur(colour, (0, 0), sigma), cv2.GaussianBlur(opacity, (0, 0), 0.7 * sigma)
+    if rng.random() < 0.5:
+        colour = np.clip(colour + rng.normal(0.0, rng.uniform(1.0, 8.0), colour.shape), 0, 255)
+    if rng.random() < 0.5:
+        colour = _jpeg(colour, int(rng.integers(25, 90)))
+    if rng.random() < 0.3:
+        colour = np.clip(colour * rng.uniform(0.8, 1.2, 3), 0, 255)
+    if rng.random() < 0.4:
+        opacity = _rough_mask(opacity, rng)
+    mixed = np.concatenate([colour * (opacity[..., None] / 255.0), opacity[..., None]], axis=2)
+    return np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+
+
+def _straight(rgba: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Straight colours, spread beyond the object's border, and opacity; 0 to 255."""
+    opacity = rgba[..., 3].astype(np.float32)
+    near = rgba.astype(np.float32)
+    wide = cv2.GaussianBlur(near, (0, 0), 3.0)
+    share = np.where(opacity[..., None] > 8.0, near[..., 3:], wide[..., 3:])
+    colour = np.where(opacity[..., None] > 8.0, near[..., :3], wide[..., :3]) / np.maximum(share / 255.0, 1e-3)
+    return np.minimum(colour, 255.0), opacity
+
+
+def _jpeg(colour: NDArray[Any], quality: int) -> NDArray[np.float32]:
+    _, data = cv2.imencode(".jpg", colour.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32)
+
+
+def _rough_mask(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    """The mask with its border moved in or out by up to two pixels, here more, there less."""
+    coarse = rng.normal(0.0, 1.0, (8, 8)).astype(np.float32)
+    lean = cv2.resize(coarse, opacity.shape[::-1], interpolation=cv2.INTER_CUBIC) * 0.12 + rng.normal(0.0, 0.1)
+    soft = cv2.GaussianBlur(opacity / 255.0, (0, 0), 1.5)
+    return np.clip((soft - 0.5 + lean) * 4.0 + 0.5, 0.0, 1.0) * 255.0
+
+
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`. From pinned memory, so that a card goes on with its work meanwhile."""
+    """The tensor on `device`. From pinned memory, so that a GPU goes on with its work meanwhile."""
     return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def world_folder(folder: Path) -> Path:
+    """Where the cache of this version of the training world lives."""
+    return folder / f"world-{WORLD_VERSION}"
 
 
 def _mirrored(pictures: Tensor, mirror: Bool[Tensor, " B"]) -> Tensor:
@@ -318,11 +264,7 @@ def _mapped(path: Path) -> NDArray[Any]:
 
 
 def _stacked(rows: list[NDArray[np.uint8]], *, pinned: bool) -> UInt8[Tensor, "N ..."]:
-    """Rows copied once, straight into the memory that a card reads from where `pinned`."""
+    """Rows copied once, straight into the memory that a GPU reads from where `pinned`."""
     whole = torch.empty(len(rows), *rows[0].shape, dtype=torch.uint8, pin_memory=pinned)
     np.stack(rows, out=whole.numpy())
     return whole
-
-
-def _to_bytes(share: Tensor) -> UInt8[Tensor, "..."]:
-    return (share * 255.0 + 0.5).to(torch.uint8)

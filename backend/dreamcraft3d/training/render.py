@@ -1,14 +1,16 @@
-"""Pictures of procedural objects with the project's own rasteriser and cameras."""
+"""Pictures of training objects with the project's own rasteriser and cameras."""
 
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from dreamcraft3d.functional.cameras import Cameras, project
 from dreamcraft3d.kernels.rasterize import interpolate, rasterize
-from dreamcraft3d.training.sculptor import Solid, vertex_normals
+from dreamcraft3d.training.sculptor import Solid
+from dreamcraft3d.training.surfaces import Lighting, Surface
 
 
 @dataclass(frozen=True)
@@ -29,18 +31,27 @@ def render_rgba(solid: Solid, cameras: Cameras, *, size: int, supersampling: int
     return _shrink(interpolate(solid_colours, raster, faces), supersampling).clamp(0.0, 1.0)
 
 
-def render_views(solid: Solid, cameras: Cameras, *, size: int, supersampling: int = 2) -> Views:
-    """RGBA, depth and smooth world normals, averaged over the covered part of each pixel."""
-    vertices, faces = _geometry(solid)
-    clip = project(vertices, cameras)
-    raster = rasterize(clip, faces, size * supersampling)
-    normals = torch.as_tensor(vertex_normals(solid.vertices, solid.faces), dtype=torch.float32)
-    colours = torch.as_tensor(solid.colours, dtype=torch.float32)
-    surface = torch.cat([colours, torch.ones_like(colours[:, :1]), normals], dim=1)
-    drawn = _shrink(interpolate(surface, raster, faces), supersampling)
-    rgba, normal = drawn[..., :4].clamp(0.0, 1.0), torch.nn.functional.normalize(drawn[..., 4:], dim=-1, eps=1e-6)
-    depth = _shrink(interpolate(clip[..., 3:].contiguous(), raster, faces), supersampling)
-    return Views(rgba, depth / rgba[..., 3:].clamp_min(1e-6), normal)
+def render_surface(
+    surface: Surface, cameras: Cameras, lighting: Lighting, *, size: int, supersampling: int = 2
+) -> Views:
+    """RGBA, depth and normals (towards the viewer, whichever side is seen), averaged over what a pixel covers."""
+    raster = rasterize(project(surface.vertices, cameras), surface.faces, size * supersampling)
+    covered = raster.face_ids >= 0
+    face, uv = raster.face_ids[covered].long(), raster.barycentrics[covered]
+    weights = torch.cat([uv, 1.0 - uv.sum(-1, keepdim=True)], dim=-1)
+    view = torch.arange(len(cameras))[:, None, None].expand_as(covered)[covered]
+    place = (weights[..., None] * surface.vertices[surface.faces[face]]).sum(1)
+    to_viewer = cameras.c2w[view, :3, 3] - place
+    normals = surface.normals_at(face, weights)
+    away = (surface.face_normals()[face] * to_viewer).sum(-1, keepdim=True) < 0.0
+    normals = torch.where(away, -normals, normals)
+    colours = lighting.on(surface.paint.at(face, weights), normals, normalize(to_viewer, dim=-1))
+    depth = (to_viewer * cameras.c2w[view, :3, 2]).sum(-1, keepdim=True)
+    drawn = torch.zeros(*covered.shape, 8)
+    drawn[covered] = torch.cat([colours, torch.ones_like(depth), depth, normals], dim=-1)
+    drawn = _shrink(drawn, supersampling)
+    rgba, mean_depth = drawn[..., :4], drawn[..., 4:5] / drawn[..., 3:4].clamp_min(1e-6)
+    return Views(rgba, mean_depth, normalize(drawn[..., 5:], dim=-1, eps=1e-6))
 
 
 def _geometry(solid: Solid) -> tuple[Float[Tensor, "V 3"], Int[Tensor, "F 3"]]:

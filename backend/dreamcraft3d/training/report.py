@@ -4,8 +4,9 @@ Works with any `DiffusionPrior`. Two baselines say what the figures are worth: g
 whatever camera is asked for, and giving the right view of another object.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,17 +15,27 @@ from PIL import Image
 from torch import Tensor
 
 from dreamcraft3d.evaluation.metrics import psnr, silhouette_iou
-from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.functional.diffusion import add_noise, noise_to_x0
-from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition
+from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition, resize_area
 from dreamcraft3d.priors.bundled import BundledPrior
+from dreamcraft3d.priors.network import SIZE
 from dreamcraft3d.priors.sampling import sample
-from dreamcraft3d.training.dataset import SIZE, Batch, held_out
-from dreamcraft3d.training.render import render_rgba
-from dreamcraft3d.training.shapes import HELD_OUT, make_object
+from dreamcraft3d.training.dataset import Batch, held_out, plain_batch
+from dreamcraft3d.training.drawing import held_out_example
+from dreamcraft3d.training.objects import ObjectPack
+from dreamcraft3d.training.shapes import make_object
 
 Picture = Float[Tensor, "B H W 4"]
 ONE_STEP = 700
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """An object to judge by: its name, its class, and its batch (one reference, all views)."""
+
+    name: str
+    kind: str
+    batch: Batch
 
 
 @dataclass(frozen=True)
@@ -35,43 +46,99 @@ class Score:
     iou: float
 
 
+def procedural_objects(seeds: Iterable[int], *, views: int = 4) -> list[HeldOut]:
+    """Held-out seeds of the procedural world, in the set-up of figures."""
+    seeds = list(seeds)
+    kinds = [make_object(seed).solid.kind for seed in seeds]
+    batches = held_out(seeds, views=views)
+    return [HeldOut(f"{kind}-{seed}", kind, batch) for seed, kind, batch in zip(seeds, kinds, batches, strict=True)]
+
+
+def real_objects(
+    pack: ObjectPack, *, limit: int | None = None, wide: bool = False, views: int = 4
+) -> list[HeldOut]:
+    """The pack's held-out objects (evenly chosen if they are more than `limit`), in the set-up of figures, or in that
+    of the wide world."""
+    things = pack.chosen(held_out=True)
+    count = min(limit or len(things), len(things))
+    chosen = [things[k * len(things) // count] for k in range(count)]
+    draw = partial(held_out_example, pack, wide=wide, views=views)
+    return [HeldOut(thing.id, thing.kind, plain_batch(draw(thing))) for thing in chosen]
+
+
 def over_white(rgba: Picture) -> Float[Tensor, "B H W 3"]:
     """Premultiplied RGBA on white."""
     return rgba[..., :3] + (1.0 - rgba[..., 3:])
 
 
 def condition_of(batch: Batch) -> ViewCondition:
-    """The condition of a held-out batch (one reference, several views)."""
+    """The condition of a held-out batch (one reference, several views through one lens)."""
     reference = batch.reference[:1].permute(0, 2, 3, 1)
-    return ViewCondition(reference, float(batch.pose[0, 0, 2]), batch.pose[0, :, 0], batch.pose[0, :, 1])
+    elevation, azimuth, fovy = batch.pose[0].unbind(1)
+    tilt, lens = batch.camera[0].tolist()
+    return ViewCondition(reference, tilt, elevation, azimuth, reference_fovy=lens, fovy=float(fovy[0]))
+
+
+def pictures_of(
+    prior: DiffusionPrior, batch: Batch, *, steps: int, cfg_scale: float, generator: torch.Generator
+) -> dict[str, Picture]:
+    """What the prior says of the views of one object.
+
+    Returns:
+        "sampled": drawn from noise (with steps > 0). "one step": x0 from the true view noised to t = 700. "lifted" (the
+        bundled prior only): its first guess, before any denoising. "reference again": a baseline.
+    """
+    condition, truth = condition_of(batch), batch.target[0].permute(0, 2, 3, 1)
+    pictures: dict[str, Picture] = {}
+    if steps:
+        pictures["sampled"] = sample(prior, condition, steps=steps, cfg_scale=cfg_scale, generator=generator)
+    pictures["one step"] = one_step(prior, truth, condition, generator)
+    if isinstance(prior, BundledPrior):
+        pictures["lifted"] = prior.lifted(condition)
+    pictures["reference again"] = condition.reference.expand(len(truth), -1, -1, -1)
+    return {name: _resized(picture.cpu()) for name, picture in pictures.items()}
+
+
+def scores_of(pictures: dict[str, Picture], batch: Batch) -> dict[str, Float[Tensor, "2 V"]]:
+    """PSNR and IoU of each view."""
+    truth = batch.target[0].permute(0, 2, 3, 1)
+    return {
+        name: torch.stack(
+            [psnr(over_white(picture), over_white(truth)), silhouette_iou(picture[..., 3], truth[..., 3])]
+        )
+        for name, picture in pictures.items()
+    }
 
 
 def held_out_figures(
-    prior: DiffusionPrior, seeds: Iterable[int], *, views: int = 5, steps: int = 20, cfg_scale: float = 1.0
+    prior: DiffusionPrior, objects: Sequence[HeldOut], *, views: int = 4, steps: int = 20, cfg_scale: float = 1.0
 ) -> dict[str, Score]:
-    """Compares `views` - 1 unseen views of each held-out object with the truth; the same noise every time.
+    """Compare `views` unseen views of each object with the truth; the same noise every time (`pictures_of`).
 
-    Returns:
-        "sampled": drawn from noise. "one step": x0 from the true view noised to t = 700. "lifted" (the bundled prior
-        only): its first guess, before any denoising. "reference again" and "another object": the baselines.
+    "another object" is the baseline that shows the next object instead.
     """
     generator, rows = torch.Generator().manual_seed(0), dict[str, list[Tensor]]()
-    seeds = list(seeds)
-    for seed, batch in zip(seeds, held_out(seeds, views=views), strict=True):
-        condition, truth = condition_of(batch), batch.target[0].permute(0, 2, 3, 1)
-        pictures = {
-            "sampled": sample(prior, condition, steps=steps, cfg_scale=cfg_scale, generator=generator),
-            "one step": one_step(prior, truth, condition, generator),
-            "reference again": condition.reference.expand_as(truth),
-            "another object": _another(seed, condition),
-        }
-        if isinstance(prior, BundledPrior):
-            pictures["lifted"] = _resized(prior.lifted(condition))
-        for name, picture in pictures.items():
-            picture = _resized(picture.cpu())
-            decibels = psnr(over_white(picture), over_white(truth))
-            rows.setdefault(name, []).append(torch.stack([decibels, silhouette_iou(picture[..., 3], truth[..., 3])]))
+    batches = [_first_views(thing.batch, views) for thing in objects]
+    for index, batch in enumerate(batches):
+        pictures = pictures_of(prior, batch, steps=steps, cfg_scale=cfg_scale, generator=generator)
+        pictures["another object"] = batches[(index + 1) % len(batches)].target[0].permute(0, 2, 3, 1)
+        for name, row in scores_of(pictures, batch).items():
+            rows.setdefault(name, []).append(row)
     return {name: Score(*torch.cat(row, dim=1).mean(1).tolist()) for name, row in rows.items()}
+
+
+def lifted_scores(prior: BundledPrior, objects: Sequence[HeldOut]) -> list[Score]:
+    """How well the lifted views of each object alone do, in the order of the objects."""
+    found = []
+    for thing in objects:
+        lifted = _resized(prior.lifted(condition_of(thing.batch)).cpu())
+        found.append(Score(*scores_of({"lifted": lifted}, thing.batch)["lifted"].mean(1).tolist()))
+    return found
+
+
+def _first_views(batch: Batch, views: int) -> Batch:
+    cut = {"target": batch.target[:, :views], "depth": batch.depth[:, :views], "pose": batch.pose[:, :views]}
+    return Batch(**{**vars(batch), **cut})
 
 
 def one_step(prior: DiffusionPrior, truth: Picture, condition: ViewCondition, generator: torch.Generator) -> Picture:
@@ -83,28 +150,21 @@ def one_step(prior: DiffusionPrior, truth: Picture, condition: ViewCondition, ge
     return prior.decode(noise_to_x0(x_t, prior.predict_noise(x_t, t, condition, cfg_scale=1.0), alphas, t))
 
 
-def _another(seed: int, condition: ViewCondition) -> Picture:
-    solid = make_object((seed + 1) % HELD_OUT).solid
-    return render_rgba(solid, orbit(condition.elevation, condition.azimuth), size=SIZE, supersampling=3)
-
-
 def _resized(picture: Picture) -> Picture:
-    if picture.shape[1] == SIZE:
-        return picture
-    channels_first = picture.permute(0, 3, 1, 2)
-    large = torch.nn.functional.interpolate(channels_first, (SIZE, SIZE), mode="bilinear", antialias=True)
-    return large.permute(0, 2, 3, 1)
+    return resize_area(picture, SIZE).permute(0, 2, 3, 1)
 
 
-def sample_sheet(prior: DiffusionPrior, path: Path, *, seeds: Iterable[int] = range(100, 112), steps: int = 10) -> None:
-    """A sheet of (reference; then truth above sample for two views) per held-out object."""
+def sample_sheet(prior: DiffusionPrior, path: Path, objects: Sequence[HeldOut], *, steps: int = 10) -> None:
+    """Draw a sheet: of each object the reference, then truth above sample above lifted view, for two views."""
     generator, tiles = torch.Generator().manual_seed(1), []
-    for batch in held_out(seeds, views=3):
-        sampled = over_white(_resized(sample(prior, condition_of(batch), steps=steps, generator=generator).cpu()))
-        truth = over_white(batch.target[0].permute(0, 2, 3, 1))
-        reference = over_white(batch.reference[:1].permute(0, 2, 3, 1))
-        upper, lower = torch.cat([reference, truth]), torch.cat([torch.ones_like(reference), sampled])
-        tiles.append(torch.cat([torch.cat(list(row), dim=1) for row in (upper, lower)], dim=0))
+    for thing in objects:
+        batch = _first_views(thing.batch, 2)
+        pictures = pictures_of(prior, batch, steps=steps, cfg_scale=1.0, generator=generator)
+        rows = [batch.target[0].permute(0, 2, 3, 1), *(pictures[name] for name in ("sampled", "lifted") if name in pictures)]
+        first = _resized(batch.reference.permute(0, 2, 3, 1))
+        left = [first, *[torch.zeros_like(first)] * (len(rows) - 1)]
+        strips = [torch.cat(list(over_white(torch.cat(pair))), dim=1) for pair in zip(left, rows, strict=True)]
+        tiles.append(torch.cat(strips, dim=0))
     columns = [torch.cat(tiles[k::4], dim=0) for k in range(4)]
     picture = torch.cat(columns, dim=1).clamp(0.0, 1.0)
     Image.fromarray((picture * 255.0 + 0.5).to(torch.uint8).numpy()).save(path)

@@ -20,8 +20,9 @@ WORLD_VERSION = 2
 STREAM = 1  # what seeds are combined with; the same since the first version
 HELD_OUT = 1000
 
-DISTANCE = 3.8
-HALF_FIELD = float(np.tan(np.radians(10.0)))  # tangent of half the field of view
+FOVY = float(np.radians(20.0))
+HALF_WIDTH = 3.8 * float(np.tan(0.5 * FOVY))  # half the width that any camera sees at the origin, world units
+WIDEST = 0.66  # reach from the vertical axis that every camera of the default field of view sees
 FILL = 0.9  # of the picture's side that the object spans in the reference view
 
 Make = Callable[[Sculptor], None]
@@ -47,11 +48,11 @@ class WorldObject:
     elevation: float
 
 
-def make_object(seed: int, *, kind: str | None = None, detail: int = 1) -> WorldObject:
+def make_object(seed: int, *, kind: str | None = None, detail: int = 1, lit: bool = True) -> WorldObject:
     """The object of a seed.
 
     `kind` (a function name such as "mug") overrides the drawn kind, for pictures and tests; `detail` refines round
-    surfaces.
+    surfaces; unless `lit`, its colours have no light in them.
     """
     rng = np.random.default_rng([STREAM, seed])
     weights = np.array([weight for _, weight in KINDS])
@@ -63,39 +64,38 @@ def make_object(seed: int, *, kind: str | None = None, detail: int = 1) -> World
     turn = _turn(s, make)
     elevation = float(np.radians(rng.uniform(0.0, 20.0))) if s.chance(0.3) else 0.0
     make(s)
-    solid = s.finish(light, turn=turn, kind=make.__name__)
+    solid = s.finish(light if lit else Light((0.0, 0.0, 1.0), ambient=1.0, sky=0.0), turn=turn, kind=make.__name__)
     return WorldObject(replace(solid, vertices=framed(solid.vertices, elevation)), elevation)
 
 
-def framed(vertices: Array, elevation: float) -> Array:
-    """Scaled and moved so that it spans FILL of the reference picture, or less where other views would cut it off.
+def framed(vertices: Array, elevation: float, *, fovy: float = FOVY, fill: float = FILL) -> Array:
+    """Scaled and moved so that it spans `fill` of the reference picture, or less where other views would cut it off.
 
-    The picture's bounding box is centred as input pictures are; in depth the object's middle is on the axis.
+    The picture's bounding box is centred as input pictures are; in depth the object's middle is on the axis. Angles in
+    radians.
     """
     centred = vertices - 0.5 * (vertices.max(0) + vertices.min(0))
     radius = float(np.linalg.norm(centred[:, :2], axis=1).max())
     scale = 0.6 / max(radius, float(np.abs(centred[:, 2]).max()))
+    widest = WIDEST * np.cos(0.5 * fovy) / np.cos(0.5 * FOVY)  # of what turns about the vertical and stays in the picture
     for _ in range(4):
         placed = centred * scale
-        low, high = _bounds(placed, elevation)
+        low, high = _bounds(placed, elevation, fovy)
         spans, middle = high - low, 0.5 * (high + low)
-        grow = 2.0 * FILL / float(spans.max())
-        reach = DISTANCE * HALF_FIELD
-        centred[:, 1] -= middle[0] * reach / scale
-        centred[:, 2] -= middle[1] * reach / scale / np.cos(elevation)
+        grow = 2.0 * fill / float(spans.max())
+        centred[:, 1] -= middle[0] * HALF_WIDTH / scale
+        centred[:, 2] -= middle[1] * HALF_WIDTH / scale / np.cos(elevation)
         radius = float(np.linalg.norm(centred[:, :2], axis=1).max()) * scale
-        scale *= min(grow, 0.66 / max(radius, 1e-9))
+        scale *= min(grow, widest / max(radius, 1e-9))
     fitted: Array = centred * scale
     return fitted
 
 
-def _bounds(vertices: Array, elevation: float) -> tuple[Array, Array]:
+def _bounds(vertices: Array, elevation: float, fovy: float) -> tuple[Array, Array]:
     """Lower and upper corner in the reference picture, in units of half its side."""
-    c, e = np.cos(elevation), np.sin(elevation)
-    depth = DISTANCE - (vertices[:, 0] * c + vertices[:, 2] * e)
-    picture = (
-        np.stack([vertices[:, 1], vertices[:, 2] * c - vertices[:, 0] * e], axis=1) / (depth * HALF_FIELD)[:, None]
-    )
+    c, e, half = np.cos(elevation), np.sin(elevation), np.tan(0.5 * fovy)
+    depth = HALF_WIDTH / half - (vertices[:, 0] * c + vertices[:, 2] * e)
+    picture = np.stack([vertices[:, 1], vertices[:, 2] * c - vertices[:, 0] * e], axis=1) / (depth * half)[:, None]
     return picture.min(0), picture.max(0)
 
 

@@ -1,16 +1,14 @@
-"""Trains the bundled prior: diffusion on pictures of procedural objects, within a budget of minutes.
+"""Trains the bundled prior on pictures of real and procedural objects, within a budget of minutes.
 
-The loss of a wanted view is that of v-prediction written on the clean picture, |x0_hat - x0|^2 min(1 / sigma_t^2, 5),
-plus what the lifted view alone gets wrong, in picture and in depth; the loss of a reference is what its estimated
-depth and normals get wrong. A reference is encoded once for several wanted views. Three quarters of the timesteps lie
-in the range [.2, .95] that distillation and the first steps of sampling ask. AdamW, cosine to zero over the budget,
-EMA, 10 % reference dropout for guidance.
+The losses are those of `training.losses`. A reference is encoded once for several wanted views. Three quarters of the
+timesteps lie in the range [.2, .95] that distillation and the first steps of sampling ask. AdamW, cosine to zero over
+the budget, EMA, 10 % reference dropout for guidance.
 
 On the CPU each worker thread computes the gradient of its share of the batch with one core; the weights are shared
 and the gradients added in a fixed order. A barrier per step instead of one per operator is what keeps a shared
 machine busy. Convolutions run in bfloat16 where the processor has the instructions for it.
 
-On a card nothing waits within a step: raw pictures and the few random numbers of the CPU go there from pinned memory,
+On a GPU nothing waits within a step: raw pictures and the few random numbers of the CPU go there from pinned memory,
 noise is drawn there, and losses stay there until they are logged. Networks compute in bfloat16, cameras do not.
 Missing pictures can be drawn by processes beside the training.
 
@@ -27,33 +25,23 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from dreamcraft3d.errors import DreamCraftError
-from dreamcraft3d.functional.diffusion import add_noise
-from dreamcraft3d.priors.base import Estimate
 from dreamcraft3d.priors.bundled import WEIGHTS, BundledPrior, Trained
-from dreamcraft3d.priors.lifting import Look
-from dreamcraft3d.priors.network import BundledNetwork, channels_last, pose_vector
-from dreamcraft3d.training.dataset import (
-    OBJECTS,
-    Batch,
-    World,
-    drawing_beside,
-    sent,
-    shard_exists,
-    world_folder,
-    write_shard,
-)
-from dreamcraft3d.training.report import held_out_figures, sample_sheet
+from dreamcraft3d.priors.network import BundledNetwork, channels_last
+from dreamcraft3d.training.dataset import Batch, TrainingSet, sent, world_folder
+from dreamcraft3d.training.losses import Share, Weights, training_loss
+from dreamcraft3d.training.objects import ObjectPack
+from dreamcraft3d.training.report import HeldOut, held_out_figures, procedural_objects, real_objects, sample_sheet
+from dreamcraft3d.training.shards import EXAMPLES, Source, drawing_beside, shards_of, write_shard
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +49,7 @@ OnLog = Callable[[dict[str, Any]], None]
 
 DEFAULT_FOLDER = Path(".cache/prior")
 CHECKPOINT = "checkpoint.pt"
-SHARDS = 48  # of 256 objects
+SHARDS = 240
 ENOUGH = 8  # shards, to start training with while the others are drawn
 REFRESH_SECONDS = 5.0
 
@@ -70,7 +58,8 @@ REFRESH_SECONDS = 5.0
 class TrainSettings:
     """How to train. The budget is `minutes` of training in all (over resumes), or `steps` where given (tests).
 
-    A batch is `batch` objects with `targets` wanted views each.
+    A batch is `batch` examples with `targets` wanted views each. `pack`: real objects (`training.objects`); without it
+    all are procedural.
     """
 
     minutes: float = 90.0
@@ -82,26 +71,18 @@ class TrainSettings:
     weight_decay: float = 0.01
     ema: float = 0.999
     dropout: float = 0.1
-    lifted: float = 1.0  # weight of what the lifted view alone gets wrong
-    surface: float = 0.1  # weight of estimated depth and normals
+    real: float = 0.6  # share of real objects, where there is a pack
+    weights: Weights = Weights()
     bfloat16: bool | None = None  # networks in half the bits; by default where the processor or card is fast at it
     workers: int = 2
     seed: int = 0
+    pack: Path | None = None
     shards: int = SHARDS
-    objects: int = OBJECTS  # per shard; the same for all of a folder
+    first_shard: int = 0  # another sitting may draw other pictures
+    examples: int = EXAMPLES  # per shard; the same for all of a folder
     checkpoint_minutes: float = 5.0
     sheet_minutes: float = 20.0
     log_seconds: float = 30.0
-
-
-@dataclass(frozen=True)
-class _Share:
-    """One worker's part of a batch: B references, of which some are `dropped`, T views each with noise drawn."""
-
-    batch: Batch
-    dropped: Bool[Tensor, " B"]
-    t: Int[Tensor, "B T"]
-    noise: Float[Tensor, "B T 4 H W"]
 
 
 class Trainer:
@@ -176,9 +157,9 @@ class Trainer:
         """Adds the replicas' gradients in their order, clips them and takes the optimiser's step."""
         parameters = list(self.network.parameters())
         for replica in self._replicas[1:]:
-            for parameter, twin in zip(parameters, replica.parameters(), strict=True):
-                if parameter.grad is not None and twin.grad is not None:
-                    parameter.grad.add_(twin.grad)
+            for parameter, other in zip(parameters, replica.parameters(), strict=True):
+                if parameter.grad is not None and other.grad is not None:
+                    parameter.grad.add_(other.grad)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimiser.step()
         for replica in self._replicas:
@@ -190,18 +171,19 @@ class Trainer:
         keep = min(self.settings.ema, (1.0 + self.step) / (10.0 + self.step))
         torch._foreach_lerp_([*self.ema.parameters()], [*self.network.parameters()], 1.0 - keep)
 
-    def _shares(self, batch: Batch, count: int) -> list[_Share]:
-        objects, targets = batch.pose.shape[:2]
-        dropped = torch.rand(objects, generator=self.generator) < self.settings.dropout
-        t = draw_timesteps(objects * targets, self.steps_of_noise, self.generator).reshape(objects, targets)
-        noise = torch.randn(batch.target.shape, generator=self._noise, device=self.device)
-        pictures = (tensor.to(self.device) for tensor in vars(batch).values())  # on the card already, from `World`
+    def _shares(self, batch: Batch, count: int) -> list[Share]:
+        examples = len(batch.pose)
+        dropped = torch.rand(examples, generator=self.generator) < self.settings.dropout
+        t = draw_timesteps(examples, self.steps_of_noise, self.generator)
+        noise = torch.randn(batch.target[:, 0].shape, generator=self._noise, device=self.device)
+        row, column = torch.randint(2, (2,), generator=self.generator).tolist()
+        pictures = (tensor.to(self.device) for tensor in vars(batch).values())  # on the GPU already, if there is one
         drawn = (sent(dropped, self.device), sent(t, self.device), noise)
         fields = [tensor.chunk(count) for tensor in (*pictures, *drawn)]
-        return [_Share(Batch(*piece[:-3]), *piece[-3:]) for piece in zip(*fields, strict=True)]
+        return [Share(Batch(*piece[:-3]), *piece[-3:], (row, column)) for piece in zip(*fields, strict=True)]
 
-    def _backward(self, network: BundledNetwork, share: _Share, weight: float) -> Float[Tensor, ""]:
-        loss = weight * share_loss(network, share, self.settings, narrow=self.narrow)
+    def _backward(self, network: BundledNetwork, share: Share, weight: float) -> Float[Tensor, ""]:
+        loss = weight * training_loss(network, share, self.settings.weights, narrow=self.narrow)
         loss.backward()
         return loss.detach()
 
@@ -211,7 +193,7 @@ class Trainer:
             "network": self.network.state_dict(), "ema": self.ema.state_dict(),
             "optimiser": self.optimiser.state_dict(), "generator": self.generator.get_state(),
             "step": self.step, "seconds": self.seconds, "images": self.images, "cold": self._cold,
-            "cold_seconds": self._cold_seconds, "training": asdict(self.settings),
+            "cold_seconds": self._cold_seconds, "training": json.dumps(asdict(self.settings), default=str),
         }  # fmt: skip
         if self._noise is not self.generator:
             state["noise"] = self._noise.get_state()
@@ -265,51 +247,6 @@ def fast_arithmetic(device: torch.device, *, narrow: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32, cudnn.benchmark = before
 
 
-def share_loss(
-    network: BundledNetwork, share: _Share, settings: TrainSettings, *, narrow: bool = False
-) -> Float[Tensor, ""]:
-    """The mean loss of a share's views and references (see the module's text); `narrow`: convolutions in bfloat16."""
-    batch, targets = share.batch, share.t.shape[1]
-    pose, t = batch.pose.flatten(0, 1), share.t.flatten()
-    reference = torch.where(share.dropped[:, None, None, None], -1.0, 2.0 * batch.reference - 1.0)
-    x = 2.0 * batch.target.flatten(0, 1) - 1.0
-    x_t = add_noise(x, share.noise.flatten(0, 1), network.alphas_cumprod, t)
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=narrow):
-        code, estimate = network.encode(reference, batch.pose[:, 0, 2])
-    repeated = code.repeat(targets)
-    view = network.look(repeated, pose[:, 0], pose[:, 1])
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=narrow):
-        x0 = network(x_t, t, view, repeated, pose_vector(*pose.unbind(1)))
-    noise2 = 1.0 - network.alphas_cumprod[t]
-    error = (x0 - x).square().mean((1, 2, 3)) * (1.0 / noise2).clamp(max=5.0)
-    kept = (~share.dropped).to(x)
-    lifted = view_loss(view, batch) * kept.repeat_interleave(targets, 0)
-    surface = estimate_loss(estimate, batch) * kept
-    total: Tensor = error.mean() + settings.lifted * lifted.mean() + settings.surface * surface.mean()
-    return total
-
-
-def view_loss(view: Look, batch: Batch) -> Float[Tensor, " N"]:
-    """What lifted views get wrong: squared error of x = 2 rgba - 1 plus that of depth (world units) times opacity."""
-    size = view.rgba.shape[-1]
-    target = functional.adaptive_avg_pool2d(batch.target.flatten(0, 1), size)
-    depth, solid = batch.depth.flatten(0, 1), (batch.depth.flatten(0, 1) > 0.0).to(target)
-    cover = functional.adaptive_avg_pool2d(solid, size)
-    away = functional.adaptive_avg_pool2d(depth, size) / cover.clamp_min(1e-6)
-    off = (view.depth - away * view.rgba[:, 3:]).square() * (cover > 0.5)
-    colour: Float[Tensor, " N"] = 4.0 * (view.rgba - target).square().mean((1, 2, 3)) + 4.0 * off.mean((1, 2, 3))
-    return colour
-
-
-def estimate_loss(estimate: Estimate, batch: Batch) -> Float[Tensor, " B"]:
-    """Mean over the object of |depth error| (world units) and of 1 - cosine of the normals."""
-    inside = (batch.reference[:, 3:] > 0.5).to(estimate.depth)
-    depth = (estimate.depth - batch.reference_depth).abs()
-    angle = 1.0 - (estimate.normal * batch.normal).sum(1, keepdim=True)
-    mean: Float[Tensor, " B"] = ((4.0 * depth + angle) * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1.0)
-    return mean
-
-
 def draw_timesteps(size: int, total: int, generator: torch.Generator) -> Int[Tensor, " B"]:
     """Three quarters uniform in [.2, .95] of the range, one quarter uniform over all of it."""
     draw = torch.rand(2, size, generator=generator)
@@ -344,24 +281,25 @@ def train(
             "img_per_s", "minutes", "objects"}, at times held-out figures, and at the end {"step", "images", "minutes",
             "overall_img_per_s"}.
     """
-    settings = TrainSettings(**{**asdict(settings or TrainSettings()), "minutes": minutes})
-    cache = world_folder(folder)
-    missing = [index for index in range(settings.shards) if not shard_exists(cache, index)]
+    settings = replace(settings or TrainSettings(), minutes=minutes)
+    cache, source = world_folder(folder), Source(settings.pack, settings.examples)
+    shards = shards_of(source, settings.shards, first=settings.first_shard)
+    missing = [shard for shard in shards if not shard.exists(cache)]
     beside = bool(writers and missing)
     if not beside:
-        for index in missing:
-            if write_shard(cache, index, objects=settings.objects) and on_log is not None:
-                on_log({"objects": (index + 1) * settings.objects})
+        for index, shard in enumerate(missing):
+            if write_shard(cache, shard, source) and on_log is not None:
+                on_log({"examples": (index + 1) * settings.examples})
     targets = [folder / WEIGHTS, *([export] if export else [])]
     drawing: AbstractContextManager[list[BaseProcess]] = nullcontext([])
     if beside:
-        drawing = drawing_beside(cache, missing, writers=writers, objects=settings.objects)
+        drawing = drawing_beside(cache, missing, source, writers=writers)
     with drawing as processes:
         trainer = _trainer(settings, device, folder / CHECKPOINT if resume else None, start)
         if beside:
-            _await_shards(cache, settings, max(writers, ENOUGH), processes, on_log)
+            _await_shards(lambda: sum(shard.exists(cache) for shard in shards), settings, writers, processes, on_log)
         with fast_arithmetic(trainer.device, narrow=trainer.narrow):
-            _loop(trainer, World(cache), folder, targets, on_log)
+            _loop(trainer, TrainingSet(cache, real=settings.real), folder, targets, on_log)
     return targets[0]
 
 
@@ -378,16 +316,17 @@ def _trainer(settings: TrainSettings, device: str, checkpoint: Path | None, star
 
 
 def _await_shards(
-    cache: Path, settings: TrainSettings, enough: int, writers: Sequence[BaseProcess], on_log: OnLog | None
-) -> None:
-    """Returns once there are enough shards (or all)."""
+    finished: Callable[[], int], settings: TrainSettings, writers: int, processes: Sequence[BaseProcess],
+    on_log: OnLog | None,
+) -> None:  # fmt: skip
+    """Return once there are enough shards (or all)."""
     told = 0
     while True:
-        drawing = any(process.is_alive() for process in writers)  # asked first: the last shard may come meanwhile
-        there = sum(shard_exists(cache, index) for index in range(settings.shards))
+        drawing = any(process.is_alive() for process in processes)  # first: the last shard may come meanwhile
+        there = finished()
         if there > told and on_log is not None:
-            on_log({"objects": there * settings.objects})
-        if there >= min(settings.shards, enough):
+            on_log({"examples": there * settings.examples})
+        if there >= min(settings.shards, max(writers, ENOUGH)):
             return
         if not drawing:
             raise DreamCraftError("the processes that draw training pictures have failed", remedy="use --writers 0")
@@ -408,7 +347,7 @@ class _Every:
         return passed
 
 
-def _loop(trainer: Trainer, world: World, folder: Path, targets: list[Path], on_log: OnLog | None) -> None:
+def _loop(trainer: Trainer, world: TrainingSet, folder: Path, targets: list[Path], on_log: OnLog | None) -> None:
     settings, losses, now = trainer.settings, list[Tensor](), time.monotonic()
     before, started = trainer.seconds, trainer.worked
     first = since = (trainer.images, before)
@@ -420,7 +359,7 @@ def _loop(trainer: Trainer, world: World, folder: Path, targets: list[Path], on_
         trainer.seconds = before + trainer.worked - started
         if logs.due(trainer.seconds):
             loss = round(float(torch.stack(losses).mean()), 5)
-            record = {**_reached(trainer), "loss": loss, "img_per_s": _speed(trainer, since), "objects": len(world)}
+            record = {**_reached(trainer), "loss": loss, "img_per_s": _speed(trainer, since), "examples": len(world)}
             _log(folder, on_log, record)
             losses, since = [], (trainer.images, trainer.seconds)
         if refreshes.due(time.monotonic()):
@@ -450,12 +389,19 @@ def _save(trainer: Trainer, checkpoint: Path, targets: list[Path]) -> None:
 
 
 def _judge(trainer: Trainer, folder: Path, on_log: OnLog | None) -> None:
-    """Draws a sample sheet and logs the figures of a few held-out objects."""
+    """Draw a sample sheet and log the figures of some held-out objects, procedural and real."""
     prior = BundledPrior(copy.deepcopy(trainer.ema)).to(trainer.device)
-    sample_sheet(prior, folder / f"sheet-{trainer.step:06d}.png")
-    figures = held_out_figures(prior, range(24), views=2, steps=8)
-    scores = {name: {"psnr": round(score.psnr, 3), "iou": round(score.iou, 4)} for name, score in figures.items()}
+    judged = {"procedural": procedural_objects(range(24))}
+    if trainer.settings.pack is not None:
+        judged["real"] = real_objects(ObjectPack(trainer.settings.pack), limit=48)
+    scores = {kind: _scores(prior, objects) for kind, objects in judged.items()}
+    sample_sheet(prior, folder / f"sheet-{trainer.step:06d}.png", judged[next(reversed(judged))][:12])
     _log(folder, on_log, {"step": trainer.step, "held_out": scores})
+
+
+def _scores(prior: BundledPrior, objects: Sequence[HeldOut]) -> dict[str, dict[str, float]]:
+    figures = held_out_figures(prior, objects, views=3, steps=4)
+    return {name: {"psnr": round(score.psnr, 3), "iou": round(score.iou, 4)} for name, score in figures.items()}
 
 
 def _log(folder: Path, on_log: OnLog | None, record: dict[str, Any]) -> None:
@@ -485,13 +431,7 @@ def write_weights(network: BundledNetwork, path: Path, *, step: int = 0, seconds
 
 def _sharing_weights(network: BundledNetwork) -> BundledNetwork:
     """A copy with the same weight storage and gradients of its own."""
-    twin = copy.deepcopy(network)
-    for parameter, original in zip(twin.parameters(), network.parameters(), strict=True):
+    replica = copy.deepcopy(network)
+    for parameter, original in zip(replica.parameters(), network.parameters(), strict=True):
         parameter.data = original.data
-    return twin
-
-
-def settings_of(**given: float | None) -> TrainSettings:
-    """Settings from command-line options; None stands for the default."""
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return TrainSettings(**chosen)
+    return replica
