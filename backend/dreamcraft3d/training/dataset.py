@@ -27,7 +27,7 @@ from dreamcraft3d.training.shards import FIELDS, Kind, Shard
 TINTED = 0.5  # share of the examples whose colours are changed
 GAIN, LIFT = 0.3, 0.15  # by up to so much, each channel by itself
 REORDERED: dict[Kind, float] = {"real": 0.15, "procedural": 0.6}  # share whose colour channels change places
-DAMAGED = 0.4  # share of the references that are damaged, in each of several ways
+DAMAGED = 0.45  # share of the references that are damaged, in each of several ways
 UNTINTED: Float[Tensor, "3 2"] = torch.tensor([[1.0, 0.0]] * 3)
 
 
@@ -200,7 +200,9 @@ def damaged(rgba: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
     if rng.random() >= DAMAGED:
         return rgba
     colour, opacity = _straight(rgba)
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
+        colour, opacity = _coarse(colour), _coarse(opacity)
+    elif rng.random() < 0.5:
         sigma = float(rng.uniform(0.4, 1.4))
         colour, opacity = cv2.GaussianBlur(colour, (0, 0), sigma), cv2.GaussianBlur(opacity, (0, 0), 0.7 * sigma)
     if rng.random() < 0.5:
@@ -223,6 +225,13 @@ def _straight(rgba: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.
     share = np.where(opacity[..., None] > 8.0, near[..., 3:], wide[..., 3:])
     colour = np.where(opacity[..., None] > 8.0, near[..., :3], wide[..., :3]) / np.maximum(share / 255.0, 1e-3)
     return np.minimum(colour, 255.0), opacity
+
+
+def _coarse(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The picture with half of its resolution."""
+    height, width = picture.shape[:2]
+    small = cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _jpeg(colour: NDArray[Any], quality: int) -> NDArray[np.float32]:
