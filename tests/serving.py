@@ -4,7 +4,6 @@ import io
 import json
 import secrets
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.service import ServeOptions, Server, listening_socket
 from dreamcraft3d.server.store import Store
 from dreamcraft3d.server.uploads import Uploads
+from patience import PATIENCE
 
 TOKEN = "test-token-that-nobody-guesses"
 
@@ -114,10 +114,10 @@ def hosting(paths: ServicePaths) -> Iterator[Hosted]:
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="service")
     thread.start()
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False) as http:
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers, trust_env=False, timeout=PATIENCE) as http:
         yield Hosted(service, http, port, executor)
     stopping.set()
-    thread.join(10.0)
+    thread.join(PATIENCE)
     store.close()
     assert not thread.is_alive(), "the service did not stop"
 
@@ -129,10 +129,3 @@ def error_of(answer: httpx.Response) -> dict[str, Any]:
     assert set(record) == {"code", "message", "hint", "field"}
     assert record["code"] and record["message"]
     return dict(record)
-
-
-def eventually(true: Any, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)

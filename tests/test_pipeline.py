@@ -19,6 +19,7 @@ from dreamcraft3d.evaluation.meshes import load_mesh
 from dreamcraft3d.evaluation.oracle import evaluate_oracle
 from dreamcraft3d.priors.oracle import OraclePrior
 from dreamcraft3d.progress import Event, Note, Progress, StageStarted, StepDone, Warned
+from patience import RUN_PATIENCE
 from tiny import SETTINGS, lopsided_textured, tiny_config
 
 STAGES = ["coarse_nerf", "neus", "geometry", "texture"]
@@ -167,7 +168,7 @@ def test_killed_at_any_moment_the_same_command_ends_with_the_same_result(
         for path in tmp_path.rglob("*.json"):
             json.loads(path.read_text())  # nothing is half-written
     assert kills >= 4
-    assert subprocess.run(command, capture_output=True, timeout=300).returncode == 0
+    assert subprocess.run(command, capture_output=True, timeout=RUN_PATIENCE).returncode == 0
     assert turntable_psnr(tmp_path, finished) >= 40.0
 
 

@@ -16,6 +16,7 @@ from batches import PAINTER, commits, items, journal, write
 from dreamcraft3d.batch.crew import LocalCrew
 from dreamcraft3d.batch.lock import BatchLock
 from dreamcraft3d.cli import app, batch
+from patience import PATIENCE
 
 COMMAND = """
 import sys
@@ -44,7 +45,7 @@ def start(*words: object) -> subprocess.Popen[str]:
 
 
 def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 60.0
+    deadline = time.monotonic() + PATIENCE
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -146,7 +147,7 @@ def test_ctrl_c_and_cancel_stop_at_a_checkpoint_with_code_5(tmp_path):
     process = start("run", manifest)
     wait_for(checkpoint)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=PATIENCE)
     assert process.returncode == 5, stderr
     assert "Stopping at the next step" in stderr and "goes on where it stopped" in stderr
     process = start("run", manifest)
@@ -155,7 +156,7 @@ def test_ctrl_c_and_cancel_stop_at_a_checkpoint_with_code_5(tmp_path):
     running = json.loads(call("status", manifest, "--json").stdout)
     assert running["runner"]["pid"] == process.pid
     assert "Stopped." in call("cancel", manifest).stdout
-    assert process.wait(60) == 5
+    assert process.wait(PATIENCE) == 5
     process.communicate()
     assert not (out / "batch.cancel").exists()
     assert commits(out) == []

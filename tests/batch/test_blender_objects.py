@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from batches import write
+from patience import RUN_PATIENCE
 from tiny import SETTINGS
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -44,13 +45,13 @@ def blender(script: str, *words: object, home: Path) -> str:
     """Runs a script with bpy."""
     command = [sys.executable, "-c", script, *[str(word) for word in words]]
     environment = {"BLENDER_USER_RESOURCES": str(home), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, timeout=RUN_PATIENCE)
     return done.stdout
 
 
 def batch(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dreamcraft3d", "batch", *[str(word) for word in words]]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=RUN_PATIENCE)
 
 
 def test_what_an_object_needs(tmp_path):

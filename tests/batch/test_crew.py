@@ -10,6 +10,7 @@ from PIL import Image
 from batches import PAINTER
 from dreamcraft3d.batch import crew as module
 from dreamcraft3d.batch.crew import Ended, LocalCrew, Order, Told
+from patience import PATIENCE
 
 
 def order(folder: Path, name: str, steps: int = 3) -> Order:
@@ -19,7 +20,7 @@ def order(folder: Path, name: str, steps: int = 3) -> Order:
     return Order(name, folder / name, request, {"picture": picture})
 
 
-def ends(crew: LocalCrew, count: int, seconds: float = 30.0) -> list[Ended]:
+def ends(crew: LocalCrew, count: int, seconds: float = PATIENCE) -> list[Ended]:
     """The next `count` ends of orders."""
     found: list[Ended] = []
     deadline = time.monotonic() + seconds
@@ -44,7 +45,7 @@ def words_of(process: psutil.Process) -> str:
 @pytest.fixture(autouse=True)
 def nobody_is_left():
     yield
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + PATIENCE
     while (left := children()) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left
@@ -56,7 +57,7 @@ def test_places_and_ends(tmp_path):
     crew.submit(order(tmp_path, "a"))
     crew.submit(order(tmp_path, "b"))
     assert crew.free() == 0
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + PATIENCE
     while len(children()) != 2:  # a process that was just made still bears its parent's name
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -69,11 +70,12 @@ def test_places_and_ends(tmp_path):
     crew.close()
 
 
-def test_a_wish_to_stop_that_comes_with_the_order_is_heard(tmp_path):
+def test_a_wish_to_stop_that_comes_with_the_order_is_heard(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "GRACE_SECONDS", 2 * PATIENCE)  # nobody ends it by force
     crew = LocalCrew(1, command=PAINTER)
     crew.submit(order(tmp_path, "slow"))
     crew.cancel("slow")
-    (end,) = ends(crew, 1, seconds=module.GRACE_SECONDS - 10.0)
+    (end,) = ends(crew, 1, seconds=PATIENCE)
     assert (end.item, end.outcome) == ("slow", "stopped")
     crew.submit(order(tmp_path, "next"))  # the wish was for the other one
     assert ends(crew, 1)[0].outcome == "finished"

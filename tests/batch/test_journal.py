@@ -73,9 +73,9 @@ def test_three_thousand_items_are_surveyed_in_little_memory(tmp_path):
         for row in rows:
             for event in ("item_started", "item_lost", "item_started", "item_failed"):
                 lines.write(f'{{"t": 1.0, "run": "r", "event": "{event}", "id": "{row["id"]}", "key": "k"}}\n')
-    start = time.process_time()
+    start = time.thread_time()
     assert len(replay(batch.out / "journal.jsonl")) == 3000
-    assert time.process_time() - start < 1.0
+    assert time.thread_time() - start < 1.0
     (batch.folder("thing-7")).mkdir(parents=True)
     commit(batch.folder("thing-7"), "thing-7", "another key", {})
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

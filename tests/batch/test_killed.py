@@ -13,6 +13,7 @@ import pytest
 
 from batches import commits, items, journal, make, tell_tale, write
 from dreamcraft3d.batch.lock import holder_of
+from patience import PATIENCE, RUN_PATIENCE
 
 MORTAL = Path(__file__).with_name("mortal.py")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -20,7 +21,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
 
 def die(manifest: Path, moment: int) -> int:
     return subprocess.run(
-        [sys.executable, str(MORTAL), str(manifest), str(moment)], env=ENVIRONMENT, timeout=120
+        [sys.executable, str(MORTAL), str(manifest), str(moment)], env=ENVIRONMENT, timeout=RUN_PATIENCE
     ).returncode
 
 
@@ -36,7 +37,7 @@ def check(manifest: Path, names: list[str], undisturbed: Path) -> None:
         assert not (entry["event"] == "item_started" and entry["id"] in over), entry
         over |= {entry["id"]} if entry["event"] == "item_committed" else set()
     workers = {int(line) for made in out.rglob("made.txt") for line in made.read_text().split()}
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + PATIENCE
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not any(map(alive, workers))

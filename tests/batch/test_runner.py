@@ -114,7 +114,7 @@ def test_a_crash_is_tried_again_once_and_takes_nobody_along(tmp_path):
 @pytest.mark.slow
 def test_a_frozen_worker_is_found_and_killed(tmp_path):
     manifest = write(tmp_path, items("silent", "z"), {"schema": "batch/1", "limits": {"crashes": 1}})
-    standings = make(manifest, silence=3.0)
+    standings = make(manifest, silence=15.0)
     assert (standings["silent"].state, standings["z"].state) == ("failed", "done")
     assert "sign of life" in (standings["silent"].error or {})["message"]
 

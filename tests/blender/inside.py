@@ -38,7 +38,7 @@ def enabled(folder: Path, **manners):
     return session, current, home
 
 
-def until(current, condition, seconds=20.0):
+def until(current, condition, seconds=120.0):
     """Ticks as the timer would."""
     import time
 

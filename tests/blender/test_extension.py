@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import RUN_PATIENCE
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs bpy")
 HERE = Path(__file__).parent
 
@@ -25,14 +27,14 @@ QUICK = ("a_script_gets_its_object", "leaves_nothing_behind")
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names()])
 def test_inside_blender(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(HERE / "inside.py"), name, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert done.stdout.strip().endswith("passed"), done.stdout + done.stderr
 
 
 def test_no_word_is_left_untranslated() -> None:
     done = subprocess.run(
-        [sys.executable, str(HERE / "words.py")], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, str(HERE / "words.py")], capture_output=True, text=True, check=True, timeout=RUN_PATIENCE
     )
     found = json.loads(done.stdout.strip().splitlines()[-1])
     assert len(found["words"]) > 150

@@ -16,6 +16,7 @@ import pytest
 
 import shapes
 from dreamcraft3d.export import bake, prepare, write_glb
+from patience import RUN_PATIENCE
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs bpy")
 HERE = Path(__file__).parent
@@ -28,7 +29,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     unwrapped = prepare(shapes.lopsided(), target_faces=1000, texture_size=256)
     (folder / "result.glb").write_bytes(write_glb(unwrapped.with_texture(bake(unwrapped, shapes.lopsided_colour))))
     command = [sys.executable, str(HERE / "look.py"), str(folder / "result.glb"), str(folder / "seen.json")]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=RUN_PATIENCE)
     return json.loads((folder / "seen.json").read_text())
 
 
@@ -68,7 +69,9 @@ def test_suzanne_faces_the_reference_camera(tmp_path: Path) -> None:
     from dreamcraft3d.functional.cameras import orbit
 
     path = tmp_path / "suzanne.glb"
-    subprocess.run([sys.executable, str(HERE / "suzanne.py"), str(path)], check=True, capture_output=True, timeout=120)
+    subprocess.run(
+        [sys.executable, str(HERE / "suzanne.py"), str(path)], check=True, capture_output=True, timeout=RUN_PATIENCE
+    )
     mesh, _ = normalise(load_mesh(path))
     image = render_textured(mesh, orbit(0.0, 0.0), 64).over(1.0)[0]
     red = (image[..., 0] > 0.6) & (image[..., 1] < 0.4)

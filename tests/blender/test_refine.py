@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from patience import RUN_PATIENCE
+
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("bpy") is None, reason="needs bpy")
 INSIDE = Path(__file__).with_name("refine_inside.py")
 QUICK = ("one_slot_changes_and_nothing_else", "refusals_say_what_to_do")
@@ -22,6 +24,6 @@ def names() -> list[str]:
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in names()])
 def test_refining_inside_blender(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(INSIDE), name, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_PATIENCE, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert done.stdout.strip().endswith("passed"), done.stdout + done.stderr

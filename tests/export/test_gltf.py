@@ -15,6 +15,7 @@ import shapes
 from dreamcraft3d.evaluation import load_mesh
 from dreamcraft3d.export import TexturedMesh, bake, prepare, write_glb
 from dreamcraft3d.export.gltf import linear_to_srgb, srgb_to_linear
+from patience import PATIENCE
 
 TOOLS = Path(__file__).resolve().parents[2] / ".tools"
 VALIDATE = """
@@ -37,7 +38,7 @@ def validator() -> Path:
     if not module.is_dir() and npm is not None:
         TOOLS.mkdir(exist_ok=True)
         command = [npm, "install", "--no-audit", "--no-fund", "--no-save", "--prefix", str(TOOLS), "gltf-validator"]
-        subprocess.run(command, capture_output=True, timeout=120, check=False)
+        subprocess.run(command, capture_output=True, timeout=PATIENCE, check=False)
     if not module.is_dir() or shutil.which("node") is None:
         pytest.skip("the Khronos validator needs npm and a network once")
     return module
@@ -50,7 +51,7 @@ def document(data: bytes) -> dict:
 
 def issues(validator: Path, path: Path) -> dict:
     command = ["node", "-e", VALIDATE, str(validator), str(path)]
-    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=60).stdout)
+    return json.loads(subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE).stdout)
 
 
 def test_the_validator_finds_nothing(glb: bytes, validator: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dreamcraft_blender import installer as module
 from dreamcraft_blender.installer import Installer, explained, find_pythons, packed_wheel, removal
 from dreamcraft_blender.launcher import environment_python, find_installation
 from dreamcraft_blender.problems import Problem
+from patience import PATIENCE, RUN_PATIENCE
 
 OFFLINE = ("--no-index",)
 TEXT = "import json, sys\nprint(json.dumps({'ok': True}))\nsys.exit(2)\n"  # as doctor does on a weak machine
@@ -36,12 +37,11 @@ def wheel(folder: Path, main: str = TEXT) -> Path:
     return path
 
 
-def finished(installer: Installer, seconds: float = 120.0) -> Installer:
+def finished(installer: Installer, seconds: float = RUN_PATIENCE) -> Installer:
+    """Polls until it is done; that a poll does not wait for its child, the test of stopping shows."""
     end, last = time.monotonic() + seconds, 0.0
     while not installer.done:
-        start = time.perf_counter()
         installer.poll()
-        assert time.perf_counter() - start < 1.0  # it only looks; generous on a busy machine
         assert installer.fraction >= last
         last = installer.fraction
         time.sleep(0.02)
@@ -72,7 +72,7 @@ def test_installs_beside_blender_resumes_and_is_removed(tmp_path: Path) -> None:
     again = finished(Installer(folder, source, chosen=sys.executable, index=OFFLINE))
     assert again.problem is None
     assert environment_python(folder).lstat().st_mtime_ns == made
-    removal(folder).wait(60)
+    removal(folder).wait(PATIENCE)
     assert not folder.exists()
     assert find_installation("", folder) is None
 
@@ -96,7 +96,7 @@ def test_stopping_keeps_what_is_there(tmp_path: Path) -> None:
         time.sleep(0.01)
     child = installer._child
     installer.cancel()
-    assert child.wait(20) != 0
+    assert child.wait(PATIENCE) != 0
     assert installer.problem is not None
     assert installer.problem.code == "cancelled"
 

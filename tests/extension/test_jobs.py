@@ -13,6 +13,7 @@ from dreamcraft_blender.jobs import Job
 from dreamcraft_blender.link import Link
 from dreamcraft_blender.problems import Problem
 from dreamcraft_blender.submission import Picture, build
+from patience import PATIENCE
 
 PICTURE = Picture(b"\x89PNG\r\n\x1a\n" + bytes(20), "mug.png", 256, 256)
 
@@ -26,13 +27,13 @@ def home(tmp_path: Path) -> Iterator[Home]:
 
 def connected(home: Home) -> Link:
     link = Link(Pump(), home.launcher())
-    link.pump.wait(link.ensure(), seconds=20)
+    link.pump.wait(link.ensure(), seconds=PATIENCE)
     return link
 
 
 def submitted(link: Link, **more: Any) -> Job:
     submission = build(PICTURE, server=link.server, **more)
-    return link.pump.wait(link.pump.run(jobs.submit(submission.request, submission.files)), seconds=10)
+    return link.pump.wait(link.pump.run(jobs.submit(submission.request, submission.files)), seconds=PATIENCE)
 
 
 def test_the_whole_way(home: Home, tmp_path: Path) -> None:
@@ -40,13 +41,13 @@ def test_the_whole_way(home: Home, tmp_path: Path) -> None:
     job = submitted(link, settings={"seed": 5})
     assert job.name == "mug.png"
     seen: list[Job] = []
-    done = link.pump.wait(link.pump.run(jobs.follow(job.id, seen=seen.append, every=0.02)), seconds=20)
+    done = link.pump.wait(link.pump.run(jobs.follow(job.id, seen=seen.append, every=0.02)), seconds=PATIENCE)
     assert done.state == "finished"
     fractions = [item.overall for item in seen]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert {item.stage for item in seen} >= {"coarse_nerf", "texture"}
-    path = link.pump.wait(link.pump.run(jobs.fetch(job.id, "result.glb", tmp_path / "r.glb")), seconds=10)
+    path = link.pump.wait(link.pump.run(jobs.fetch(job.id, "result.glb", tmp_path / "r.glb")), seconds=PATIENCE)
     assert len(glb.read(path).faces) == 12
 
 
@@ -54,8 +55,8 @@ def test_sent_twice_is_one_job(home: Home) -> None:
     link = connected(home)
     submission = build(PICTURE, server=link.server)
     sends = [link.pump.run(jobs.submit(submission.request, submission.files)) for _ in range(2)]
-    assert len({link.pump.wait(send, seconds=10).id for send in sends}) == 1
-    assert len(link.pump.wait(link.pump.run(jobs.listed()), seconds=10)) == 1
+    assert len({link.pump.wait(send, seconds=PATIENCE).id for send in sends}) == 1
+    assert len(link.pump.wait(link.pump.run(jobs.listed()), seconds=PATIENCE)) == 1
 
 
 def test_cancel_and_delete(home: Home) -> None:
@@ -63,16 +64,16 @@ def test_cancel_and_delete(home: Home) -> None:
     link = connected(home)
     job = submitted(link)
     following = link.pump.run(jobs.follow(job.id, every=0.02))
-    link.pump.wait(link.pump.run(jobs.act(job.id, "pause")), seconds=10)
-    link.pump.wait(link.pump.run(jobs.act(job.id, "resume")), seconds=10)
-    link.pump.wait(link.pump.run(jobs.act(job.id, "cancel")), seconds=10)
+    link.pump.wait(link.pump.run(jobs.act(job.id, "pause")), seconds=PATIENCE)
+    link.pump.wait(link.pump.run(jobs.act(job.id, "resume")), seconds=PATIENCE)
+    link.pump.wait(link.pump.run(jobs.act(job.id, "cancel")), seconds=PATIENCE)
     with pytest.raises(Problem) as caught:
-        link.pump.wait(following, seconds=10)
+        link.pump.wait(following, seconds=PATIENCE)
     assert caught.value.code == "cancelled"
     with pytest.raises(Problem, match="cannot pause"):
-        link.pump.wait(link.pump.run(jobs.act(job.id, "pause")), seconds=10)
-    link.pump.wait(link.pump.run(jobs.delete(job.id)), seconds=10)
-    assert link.pump.wait(link.pump.run(jobs.listed()), seconds=10) == []
+        link.pump.wait(link.pump.run(jobs.act(job.id, "pause")), seconds=PATIENCE)
+    link.pump.wait(link.pump.run(jobs.delete(job.id)), seconds=PATIENCE)
+    assert link.pump.wait(link.pump.run(jobs.listed()), seconds=PATIENCE) == []
 
 
 def test_a_failure_carries_its_remedy_and_its_log(home: Home) -> None:
@@ -80,7 +81,7 @@ def test_a_failure_carries_its_remedy_and_its_log(home: Home) -> None:
     link = connected(home)
     job = submitted(link)
     with pytest.raises(Problem) as caught:
-        link.pump.wait(link.pump.run(jobs.follow(job.id, every=0.02)), seconds=20)
+        link.pump.wait(link.pump.run(jobs.follow(job.id, every=0.02)), seconds=PATIENCE)
     assert (caught.value.code, caught.value.remedy) == ("object_lost", "Check the mask.")
     assert "empty level set" in caught.value.log
 
@@ -93,7 +94,7 @@ def test_a_job_is_followed_across_a_crash_of_the_service(home: Home) -> None:
     job = submitted(link)
     following = link.pump.run(jobs.follow(job.id, every=0.05))
     home.signal(9)
-    done = link.pump.wait(following, seconds=30)
+    done = link.pump.wait(following, seconds=PATIENCE)
     assert done.state == "finished"
     assert len(home.starts) == 2
 

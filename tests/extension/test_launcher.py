@@ -1,4 +1,4 @@
-"""Finding and starting the service, and noticing within five seconds how it is: with a real process each."""
+"""Finding and starting the service, and noticing how it is: with a real process each."""
 
 import json
 import os
@@ -15,10 +15,12 @@ import pytest
 from service import Home
 
 from dreamcraft_blender import launcher as module
-from dreamcraft_blender.client import Endpoint, Pump
+from dreamcraft_blender import link as link_module
+from dreamcraft_blender.client import TIMEOUT, Endpoint, Pump
 from dreamcraft_blender.launcher import Breaker, alive, clean_environment, find_installation, read_state, state_files
 from dreamcraft_blender.link import Link, LinkState
 from dreamcraft_blender.problems import Problem
+from patience import PATIENCE
 
 
 @pytest.fixture
@@ -35,23 +37,22 @@ def link(home: Home) -> Iterator[Link]:
     made.close()
 
 
-def until(link: Link, condition: Callable[[], bool], seconds: float) -> float:
-    """Steps as Blender's timer would; returns how long it took."""
+def until(link: Link, condition: Callable[[], bool]) -> None:
+    """Steps as Blender's timer would."""
     start = time.monotonic()
     while not condition():
         link.pump.step(time.monotonic() + 0.002)
         time.sleep(0.02)
-        assert time.monotonic() - start < seconds, (link.state, link.problem)
-    return time.monotonic() - start
+        assert time.monotonic() - start < PATIENCE, (link.state, link.problem)
 
 
 def test_it_starts_what_is_not_there_and_attaches_to_what_is(home: Home, link: Link) -> None:
     threads = threading.active_count()
-    server = link.pump.wait(link.ensure(), seconds=20)
+    server = link.pump.wait(link.ensure(), seconds=PATIENCE)
     assert server["version"] == "0.1.0"
     assert link.ready
     other = Link(Pump(), home.launcher())
-    other.pump.wait(other.ensure(), seconds=20)
+    other.pump.wait(other.ensure(), seconds=PATIENCE)
     assert other.boot_id == link.boot_id  # two Blenders, one backend
     assert len(home.starts) == 1
     assert threading.active_count() == threads
@@ -68,33 +69,38 @@ def test_without_a_wish_nothing_is_started(home: Home, link: Link) -> None:
 
 def test_a_service_that_others_started_is_found(home: Home, link: Link) -> None:
     other = Link(Pump(), home.launcher())
-    other.pump.wait(other.ensure(), seconds=20)
-    assert until(link, lambda: link.ready, 5.0) < 5.0
+    other.pump.wait(other.ensure(), seconds=PATIENCE)
+    until(link, lambda: link.ready)
+
+
+def test_silence_shows_within_five_seconds() -> None:
+    """From one beat to the next, and until the answer is overdue; `tests/ui` measures it in a Blender."""
+    assert link_module.BEAT + TIMEOUT < 5.0
 
 
 @pytest.mark.slow
-def test_a_stopped_process_shows_within_five_seconds_and_comes_back(home: Home, link: Link) -> None:
-    link.pump.wait(link.ensure(), seconds=20)
+def test_a_stopped_process_shows_and_comes_back(home: Home, link: Link) -> None:
+    link.pump.wait(link.ensure(), seconds=PATIENCE)
     home.signal(signal.SIGSTOP)
-    until(link, lambda: link.state is LinkState.FAILED, 5.0)
+    until(link, lambda: link.state is LinkState.FAILED)
     assert link.problem is not None
     assert link.problem.code == "silent"
     assert link.problem.button is not None
     home.signal(signal.SIGCONT)
-    until(link, lambda: link.ready, 5.0)
+    until(link, lambda: link.ready)
     assert link.problem is None
 
 
 @pytest.mark.slow
-def test_a_killed_service_shows_within_five_seconds_and_is_started_for_work(home: Home, link: Link) -> None:
-    link.pump.wait(link.ensure(), seconds=20)
+def test_a_killed_service_shows_and_is_started_for_work(home: Home, link: Link) -> None:
+    link.pump.wait(link.ensure(), seconds=PATIENCE)
     first = link.boot_id
     home.signal(signal.SIGKILL)
-    until(link, lambda: link.state is LinkState.STOPPED, 5.0)
+    until(link, lambda: link.state is LinkState.STOPPED)
     assert link.problem is not None
     assert "stopped" in link.problem.message
     link._needed = lambda: True  # a job is waiting
-    until(link, lambda: link.ready, 10.0)
+    until(link, lambda: link.ready)
     assert link.boot_id != first
     assert len(home.starts) == 2
 
@@ -106,14 +112,14 @@ def test_a_service_that_keeps_dying_is_left_alone(home: Home) -> None:
     codes = []
     for _ in range(5):
         with pytest.raises(Problem) as caught:
-            link.pump.wait(link.ensure(), seconds=20)
+            link.pump.wait(link.ensure(), seconds=PATIENCE)
         codes.append(caught.value.code)
         assert "cannot import torch" in caught.value.log
     assert codes == ["did_not_start"] * 3 + ["keeps_stopping"] * 2
     assert len(home.starts) == 3
     made.breaker.reset()
     with pytest.raises(Problem, match="ended while starting"):
-        link.pump.wait(link.ensure(), seconds=20)
+        link.pump.wait(link.ensure(), seconds=PATIENCE)
 
 
 @pytest.mark.parametrize(("manners", "code"), [("garbage", "not_ours"), ("html", "not_ours"), ("old", "wrong_version")])
@@ -121,7 +127,7 @@ def test_bad_manners_have_names(home: Home, manners: str, code: str) -> None:
     home.manners = manners
     link = Link(Pump(), home.launcher())
     with pytest.raises(Problem) as caught:
-        link.pump.wait(link.ensure(), seconds=20)
+        link.pump.wait(link.ensure(), seconds=PATIENCE)
     assert caught.value.code == code
     assert caught.value.remedy
     assert caught.value.button is not None
@@ -133,7 +139,7 @@ def test_no_installation_has_a_button(home: Home) -> None:
     made.installation = None
     link = Link(Pump(), made)
     with pytest.raises(Problem) as caught:
-        link.pump.wait(link.ensure(), seconds=20)
+        link.pump.wait(link.ensure(), seconds=PATIENCE)
     assert caught.value.code == "not_installed"
     assert caught.value.button is not None
     assert caught.value.button.label == "Install Backend"
@@ -144,7 +150,7 @@ def test_a_fixed_address_is_never_started(home: Home) -> None:
     made.fixed = Endpoint("127.0.0.1", 1)
     link = Link(Pump(), made)
     with pytest.raises(Problem, match="not running"):
-        link.pump.wait(link.ensure(), seconds=20)
+        link.pump.wait(link.ensure(), seconds=PATIENCE)
     assert not home.starts
 
 
@@ -204,7 +210,7 @@ def test_which_installation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def test_alive_is_about_living_processes() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     assert alive(os.getpid())
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while alive(child.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(child.pid)  # although nobody has waited for it

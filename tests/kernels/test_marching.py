@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from draws import normal
 from dreamcraft3d.functional.cameras import orbit, rays
 from dreamcraft3d.kernels import dispatch
 from dreamcraft3d.kernels.marching import OccupancyGrid, Samples, march
@@ -24,10 +26,10 @@ def speckled_grid(resolution: int, share: float, half_extent: float = 1.0) -> Oc
 
 def random_rays(count: int) -> tuple[Tensor, Tensor]:
     """Rays from outside and inside the box, some parallel to an axis or a plane, some that miss."""
-    generator = seeded(7)
-    origins = 3.0 * torch.randn(count, 3, generator=generator)
+    draws = np.random.default_rng(7)
+    origins = 3.0 * normal(draws, count, 3)
     origins[::5] *= 0.1
-    directions = torch.randn(count, 3, generator=generator) - origins
+    directions = normal(draws, count, 3) - origins
     directions[::7, 0] = 0.0
     directions[::11, 1:] = 0.0
     directions[3::11, 2] = -0.0

@@ -18,6 +18,7 @@ from dreamcraft3d.priors.model_files import MANIFEST
 from dreamcraft3d.priors.model_store import accept_licence, import_folder, locked, remove, verify
 from dreamcraft3d.progress import Event, Progress, StageFinished, StepDone, Warned
 from hub import COMMIT, Hub
+from patience import PATIENCE
 
 NAME = "stable-diffusion-2-1-base"
 FIRST, SECOND = (source.repository for source in models.entry(NAME).sources)
@@ -166,7 +167,7 @@ def test_a_killed_process_is_resumed_by_the_next_one(hub, tmp_path):
 
     words = [sys.executable, "-m", "dreamcraft3d", "models", "download", NAME, "--json"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 30
+        until = time.monotonic() + PATIENCE
         while arrived() < 10_000_000 and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)

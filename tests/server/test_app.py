@@ -15,7 +15,8 @@ from dreamcraft3d.config import describe
 from dreamcraft3d.presets import configure
 from dreamcraft3d.server.jobs import Input
 from dreamcraft3d.server.protocol import PROTOCOL
-from serving import Hosted, error_of, eventually, png
+from patience import PATIENCE, eventually
+from serving import Hosted, error_of, png
 
 
 def test_it_describes_itself_so_that_a_panel_can_be_drawn(hosted: Hosted):
@@ -217,20 +218,20 @@ def test_events_are_numbered_and_waited_for(hosted: Hosted):
         hosted.store.add_event(job, "note", {"text": "hello"})
 
     thread = threading.Thread(target=later)
-    thread.start()
     start = time.monotonic()
+    thread.start()
     news = hosted.http.get(url, params={"since": 1, "wait": 20}).json()
     took = time.monotonic() - start
     thread.join()
     assert [(event["number"], event["data"]) for event in news["events"]] == [(2, {"text": "hello"})]
-    assert 0.2 < took < 3.0
+    assert 0.2 < took < 20.0
     start = time.monotonic()
     assert hosted.http.get(url, params={"since": 2, "wait": 0.4}).json()["events"] == []
-    assert 0.3 < time.monotonic() - start < 3.0
+    assert time.monotonic() - start > 0.3
     hosted.http.post(f"/v1/jobs/{job}/cancel")
     start = time.monotonic()
     assert hosted.http.get(url, params={"since": 3, "wait": 20}).json()["state"] == "cancelled"
-    assert time.monotonic() - start < 3.0, "nothing more will come of a job that is over"
+    assert time.monotonic() - start < 20.0, "nothing more will come of a job that is over"
 
 
 def test_a_service_that_stops_answers_those_who_wait(hosted: Hosted):
@@ -241,29 +242,31 @@ def test_a_service_that_stops_answers_those_who_wait(hosted: Hosted):
         answers.append(hosted.http.get(f"/v1/jobs/{job}/events", params={"since": 1, "wait": 30}).status_code)
 
     thread = threading.Thread(target=wait)
+    start = time.monotonic()
     thread.start()
-    time.sleep(0.3)
+    eventually(lambda: hosted.service.waiters.borrowed_tokens == 1)
     assert hosted.http.post("/v1/shutdown").status_code == 202
-    thread.join(4.0)
-    assert answers == [200]
+    thread.join(PATIENCE)
+    assert answers == [200] and time.monotonic() - start < 30.0
 
 
 def test_more_waiting_clients_than_places_are_answered_at_once(hosted: Hosted):
     job = hosted.submit()["id"]
     hosted.service.waiters.total_tokens = 1
-    results: list[float] = []
+    results: list[str] = []
 
     def wait() -> None:
-        start = time.monotonic()
-        hosted.http.get(f"/v1/jobs/{job}/events", params={"since": 1, "wait": 1.5})
-        results.append(time.monotonic() - start)
+        answer = hosted.http.get(f"/v1/jobs/{job}/events", params={"since": 1, "wait": 30})
+        results.append(answer.json()["state"])
 
     threads = [threading.Thread(target=wait) for _ in range(4)]
     for thread in threads:
         thread.start()
+    eventually(lambda: len(results) == 3)
+    hosted.http.post(f"/v1/jobs/{job}/cancel")
     for thread in threads:
-        thread.join(10.0)
-    assert len(results) == 4 and min(results) < 1.0
+        thread.join(PATIENCE)
+    assert results == ["queued"] * 3 + ["cancelled"], "only one had a place to wait until something happened"
 
 
 def finished_job(hosted: Hosted, data: bytes) -> str:

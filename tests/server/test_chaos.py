@@ -21,6 +21,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from patience import PATIENCE, RUN_PATIENCE
 from tiny import SETTINGS
 
 KILLS = int(os.environ.get("DREAMCRAFT3D_CHAOS", "4"))
@@ -50,16 +51,16 @@ class Backend:
             [sys.executable, "-m", "dreamcraft3d", "serve"], env=self.environment, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + PATIENCE
         while True:
             try:
-                self.ask("GET", "/v1/server", seconds=2.0)
+                self.ask("GET", "/v1/server", seconds=PATIENCE)
                 return
             except (OSError, ValueError, KeyError, StopIteration):
                 assert time.monotonic() < deadline, "the service does not start"
                 time.sleep(0.1)
 
-    def ask(self, method: str, path: str, body: bytes | None = None, *, seconds: float = 20.0) -> Any:
+    def ask(self, method: str, path: str, body: bytes | None = None, *, seconds: float = PATIENCE) -> Any:
         state = json.loads(next(self.home.rglob("service.json")).read_text())
         request = urllib.request.Request(f"http://127.0.0.1:{state['port']}{path}", data=body, method=method)
         request.add_header("Authorization", f"Bearer {state['token']}")
@@ -103,7 +104,7 @@ class Backend:
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(60.0)
+            self.process.wait(PATIENCE)
 
 
 @pytest.fixture
@@ -111,7 +112,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
     backend = Backend(tmp_path)
     yield backend
     backend.stop()
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + PATIENCE
     while backend.family() and time.monotonic() < deadline:
         time.sleep(0.2)
     left = backend.family()
@@ -163,7 +164,7 @@ def test_random_kills_of_service_and_worker(backend: Backend) -> None:
             backend.start()
     again = [backend.submit(number) for number in range(JOBS)]
     assert again == jobs, "the same request is the same job"
-    finish(backend, jobs, 60.0 * JOBS + 300.0)
+    finish(backend, jobs, RUN_PATIENCE + 2 * PATIENCE * JOBS)
     check(backend, jobs)
 
 
@@ -182,7 +183,7 @@ def test_a_worker_that_stands_still_for_twenty_seconds(backend: Backend) -> None
     time.sleep(20.0)
     for process in backend.family():
         process.resume()
-    finish(backend, [job], 300.0)
+    finish(backend, [job], RUN_PATIENCE)
     check(backend, [job])
 
 
@@ -202,7 +203,7 @@ def test_a_full_disk_pauses_the_job_and_loses_nothing(tmp_path: Path) -> None:
         ballast = disk / "ballast"
         with ballast.open("wb") as file:
             file.write(bytes(shutil.disk_usage(disk).free - (20 << 20)))
-        deadline = time.monotonic() + 60.0
+        deadline = time.monotonic() + PATIENCE
         while backend.job(job)["state"] not in ("paused", "finished"):
             assert time.monotonic() < deadline
             time.sleep(0.3)
@@ -211,7 +212,7 @@ def test_a_full_disk_pauses_the_job_and_loses_nothing(tmp_path: Path) -> None:
             assert events[-1]["data"]["reason"] == "disk"
         ballast.unlink()
         time.sleep(3.0)
-        finish(backend, [job], 300.0)
+        finish(backend, [job], RUN_PATIENCE)
         check(backend, [job])
     finally:
         backend.stop()

@@ -24,15 +24,9 @@ from dreamcraft3d.server.jobs import Input, Lifecycle, State, step
 from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.store import Store
 from dreamcraft3d.server.worker import Worker
+from patience import PATIENCE, eventually
 
 STAND_IN = (sys.executable, str(Path(__file__).parents[1] / "executors" / "stand_in.py"))
-
-
-def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -97,8 +91,9 @@ def test_a_job_whose_end_could_not_be_written_is_not_running_for_ever(small_disk
     with running(store, paths) as executor:
         job, _ = store.submit({"name": "long", "files": {}})
         executor.poke()
-        until(lambda: len(store.events(job.id)) > 4)
+        eventually(lambda: len(store.events(job.id)) > 4)
         ballast = fill(small_disk)
+        eventually(lambda: executor._was_full)
         time.sleep(2.0)
         ballast.unlink()
         told = ["paused", "resumed", "started"]  # it goes on by itself
@@ -106,7 +101,7 @@ def test_a_job_whose_end_could_not_be_written_is_not_running_for_ever(small_disk
         def seen() -> list[str]:
             return [event.type for event in store.events(job.id, limit=9999) if event.type in told][1:]
 
-        until(lambda: seen() == told, 5.0)
+        eventually(lambda: seen() == told)
         assert store.get(job.id).life.state is State.RUNNING
 
 
@@ -116,7 +111,7 @@ def test_paused_for_the_disk_goes_on_after_a_restart(paths: ServicePaths) -> Non
     store.claim_next()
     store.apply(job.id, Input.YIELD, {"reason": "disk"})
     with running(store, paths):
-        until(lambda: store.get(job.id).life.state.over, 5.0)
+        eventually(lambda: store.get(job.id).life.state.over)
         assert store.get(job.id).life.state is State.FINISHED
 
 
@@ -127,7 +122,7 @@ def test_a_worker_that_cannot_be_started_costs_no_job(paths: ServicePaths) -> No
         time.sleep(0.5)  # as when no process can be made for want of memory
         assert store.get(job.id).life.state is State.QUEUED
         executor._command = STAND_IN
-        until(lambda: store.get(job.id).life.state.over, 5.0)
+        eventually(lambda: store.get(job.id).life.state.over)
         assert store.get(job.id).life.state is State.FINISHED
 
 
@@ -182,7 +177,7 @@ def test_a_stop_right_after_the_start_is_heard(tmp_path: Path, monkeypatch: pyte
     original = Worker._run
 
     def late(self: Worker, order: dict) -> None:
-        reached.wait(5.0)
+        reached.wait(PATIENCE)
         original(self, order)
 
     monkeypatch.setattr(Worker, "_run", late)
@@ -197,9 +192,9 @@ def test_a_stop_right_after_the_start_is_heard(tmp_path: Path, monkeypatch: pyte
         pipe.write(json.dumps({"stop": "cancel"}) + "\n")
         time.sleep(0.3)
         reached.set()
-        until(lambda: any("done" in message for message in said))
+        eventually(lambda: any("done" in message for message in said))
         pipe.close()
-        thread.join(10.0)
+        thread.join(PATIENCE)
     (done,) = [message for message in said if "done" in message]
     assert done["done"]["outcome"] == "stopped"
 
@@ -223,9 +218,9 @@ def test_a_failing_preview_does_not_fail_the_job(tmp_path: Path, monkeypatch: py
         thread = threading.Thread(target=Worker(commands, said.append).serve)
         thread.start()
         pipe.write(json.dumps(order) + "\n")
-        until(lambda: any("done" in message for message in said))
+        eventually(lambda: any("done" in message for message in said))
         pipe.close()
-        thread.join(10.0)
+        thread.join(PATIENCE)
     (done,) = [message for message in said if "done" in message]
     assert done["done"]["outcome"] == "finished"
 
@@ -262,7 +257,7 @@ from pathlib import Path
 from dreamcraft3d.executors import local
 from dreamcraft3d.server.paths import ServicePaths
 from dreamcraft3d.server.store import Store
-local.SILENCE_SECONDS, local.TICK_SECONDS = 1.0, 0.05
+local.SILENCE_SECONDS, local.TICK_SECONDS = 3.0, 0.05
 paths = ServicePaths(Path({str(tmp_path / "data")!r}), Path({str(tmp_path / "run")!r})); paths.prepare()
 store = Store(paths.database)
 executor = local.LocalExecutor(store, paths, room_mib=1, command={STAND_IN!r})
@@ -277,16 +272,16 @@ executor.stop()
     try:
         assert service.stdout.readline() == "up\n"
         store = Store(tmp_path / "data" / "jobs.sqlite")
-        until(lambda: store.page()[0].last_event > 4)
-        for _ in range(4):
+        eventually(lambda: store.page()[0].last_event > 4)
+        for _ in range(2):
             service.send_signal(signal.SIGSTOP)
-            time.sleep(1.5)
+            time.sleep(4.0)
             service.send_signal(signal.SIGCONT)
             time.sleep(0.3)
         assert [e.type for e in store.events(store.page()[0].id)].count("started") == 1
     finally:
         service.stdin.close()
-        service.wait(30.0)
+        service.wait(PATIENCE)
 
 
 def test_a_frozen_worker_of_a_killed_service_is_not_left_behind(tmp_path: Path) -> None:
@@ -313,7 +308,7 @@ executor.stop()
     service.stdout.readline()
     store = Store(tmp_path / "data" / "jobs.sqlite")
     store.submit({"name": "long", "files": {}})
-    until(lambda: store.page()[0].last_event > 4)
+    eventually(lambda: store.page()[0].last_event > 4)
     (worker,) = psutil.Process(service.pid).children()
     worker.suspend()
     try:
@@ -322,7 +317,7 @@ executor.stop()
         again = subprocess.Popen(start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert again.stdout is not None and again.stdin is not None
         again.stdout.readline()
-        until(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 8.0)
+        eventually(lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, 8.0)
     finally:
         again.stdin.close()
         again.wait(30.0)

@@ -1,5 +1,6 @@
 """Who is let in."""
 
+import contextlib
 import http.client
 import logging
 import socket
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from dreamcraft3d.server import patient_protocol
 from dreamcraft3d.server.security import MAX_JSON, HostRule, host_name, new_token
-from serving import TOKEN, Hosted, error_of, eventually, png
+from patience import PATIENCE, eventually
+from serving import TOKEN, Hosted, error_of, png
 
 ROUTES = ("/v1/server", "/v1/health", "/v1/jobs", "/v1/openapi.json", "/docs", "/", "/v1/nothing")
 
@@ -70,7 +72,7 @@ def test_web_pages_are_refused_even_with_the_token(shared: Hosted, origin: str):
 
 
 def test_a_request_without_a_host_is_refused(shared: Hosted):
-    with socket.create_connection(("127.0.0.1", shared.port), timeout=5.0) as line:
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=PATIENCE) as line:
         line.sendall(f"GET /v1/health HTTP/1.0\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
         assert line.recv(100).startswith(b"HTTP/1.1 403")
 
@@ -94,30 +96,42 @@ def test_an_upload_beyond_the_limit_leaves_nothing(hosted: Hosted, monkeypatch: 
 
 
 def test_who_connects_and_says_nothing_is_sent_away(hosted: Hosted, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(patient_protocol, "HEAD_SECONDS", 0.3)
-    lines = [socket.create_connection(("127.0.0.1", hosted.port), timeout=5.0) for _ in range(3)]
-    lines[1].sendall(b"GET /v1/health HTTP/1.1\r\nHost: local")
-    lines[2].sendall(f"GET /v1/health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode())
-    start = time.monotonic()
-    for line in lines[:2]:
-        assert line.recv(10) == b""
-    assert time.monotonic() - start < 3.0
-    assert lines[2].recv(15) == b"HTTP/1.1 200 OK"
-    for line in lines:
-        line.close()
+    with contextlib.ExitStack() as connections:
+
+        def connected() -> socket.socket:
+            return connections.enter_context(socket.create_connection(("127.0.0.1", hosted.port), timeout=PATIENCE))
+
+        speaking = connections.enter_context(
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", hosted.port, timeout=PATIENCE))
+        )
+
+        def asked() -> int:
+            speaking.request("GET", "/v1/health", headers={"Authorization": f"Bearer {TOKEN}"})
+            answer = speaking.getresponse()
+            answer.read()
+            return answer.status
+
+        assert asked() == 200  # with the usual patience: a busy machine may need a while for a line
+        line = speaking.sock
+        monkeypatch.setattr(patient_protocol, "HEAD_SECONDS", 0.3)
+        silent, stammering = connected(), connected()
+        stammering.sendall(b"GET /v1/health HTTP/1.1\r\nHost: local")
+        assert silent.recv(10) == stammering.recv(10) == b""
+        monkeypatch.undo()
+        assert (asked(), speaking.sock) == (200, line), "who has asked may be silent"
 
 
 def test_a_slow_answer_is_not_taken_for_silence(hosted: Hosted, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(patient_protocol, "HEAD_SECONDS", 0.2)
     job = hosted.submit()["id"]
-    answer = hosted.http.get(f"/v1/jobs/{job}/events", params={"since": 1, "wait": 1.0})
+    monkeypatch.setattr(patient_protocol, "HEAD_SECONDS", 1.0)
+    answer = hosted.http.get(f"/v1/jobs/{job}/events", params={"since": 1, "wait": 2.0})
     assert answer.status_code == 200
-    time.sleep(0.4)  # between two requests of one connection
+    time.sleep(1.2)  # between two requests of one connection
     assert hosted.http.get("/v1/health").status_code == 200
 
 
 def test_web_sockets_get_nothing(shared: Hosted):
-    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=5.0)
+    connection = http.client.HTTPConnection("127.0.0.1", shared.port, timeout=PATIENCE)
     headers = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Key": "x", "Sec-WebSocket-Version": "13"}
     connection.request("GET", "/v1/health", headers=headers)
     assert connection.getresponse().status == 401

@@ -12,6 +12,7 @@ from dreamcraft3d.config import CoarseNerfConfig, GeometryConfig, NeusConfig, Te
 from dreamcraft3d.errors import MemoryExhaustedError
 from dreamcraft3d.progress import Event, Progress, Warned
 from dreamcraft3d.stages.memory import SMALLEST, is_out_of_memory, smaller, within_memory
+from patience import RUN_PATIENCE
 
 
 @dataclass
@@ -120,5 +121,5 @@ def test_a_process_that_really_runs_out():
             return int(config.render_size)
         print(within_memory(train, NeusConfig(render_size=512), lambda: False, stage="neus", progress=Progress()))
     """
-    child = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=120)
+    child = subprocess.run([sys.executable, "-c", dedent(code)], capture_output=True, text=True, timeout=RUN_PATIENCE)
     assert child.stdout.strip() == "(256, ['renders of half the side'])", child.stderr

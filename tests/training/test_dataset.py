@@ -23,6 +23,7 @@ from dreamcraft3d.training.dataset import (
     held_out,
     write_shard,
 )
+from patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_a_world_grows_without_using_up_descriptors(tmp_path: Path) -> None:
 
 def card_of(pid: int | None) -> str | None:
     """What a process was told of cards; for a moment after its start it still has the words of its parent."""
-    deadline = time.monotonic() + 10.0
+    deadline = time.monotonic() + PATIENCE
     while (told := psutil.Process(pid).environ().get("CUDA_VISIBLE_DEVICES")) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     return told
