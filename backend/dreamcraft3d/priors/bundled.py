@@ -19,9 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError
+from dreamcraft3d.functional.cameras import DISTANCE, Cameras
 from dreamcraft3d.functional.diffusion import add_noise, classifier_free_guidance, x0_to_noise
 from dreamcraft3d.priors.base import Content, Estimate, ViewCondition, resize_area
-from dreamcraft3d.priors.lifting import Look, Picture, ReferenceCode
+from dreamcraft3d.priors.frustum_volume import FrustumVolume
+from dreamcraft3d.priors.lifting import OPACITY_BIAS, REACH, Look, Picture, ReferenceCode
 from dreamcraft3d.priors.network import BundledNetwork, channels_last, network_of, pose_vector
 
 WEIGHTS = "bundled.safetensors"
@@ -164,6 +166,15 @@ class BundledPrior:
     def lifted(self, condition: ViewCondition) -> Float[Tensor, "B h w 4"]:
         """The lifted reference seen from the wanted cameras, without any denoising: the network's first guess."""
         return self._views(condition, guided=False).look.rgba.permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def lifted_volume(self, reference: Float[Tensor, "1 H W 4"], camera: Cameras) -> FrustumVolume:
+        """The encoder's volume as a density and colour field (see `priors.base.VolumePrior`)."""
+        device = self.alphas_cumprod.device
+        code, _ = self.network.encode(self.encode(reference.to(device)), camera.elevation.to(device))
+        logits = code.volume[0, :4].clone()
+        logits[0] += OPACITY_BIAS
+        return FrustumVolume(logits, camera.to(device), DISTANCE - REACH, DISTANCE + REACH)
 
     @torch.no_grad()
     def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float) -> Estimate:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional.mesh import Mesh, face_areas
-from dreamcraft3d.stages.run import descend
+from dreamcraft3d.stages.run import adam, descend
 
 __all__ = ["ColourOf", "SurfaceSampler", "fit_colours"]
 
@@ -37,7 +37,7 @@ def fit_colours(
     colour: ColourField, mesh: Mesh, known: ColourOf, generator: torch.Generator, *, steps: int, batch: int
 ) -> None:
     """Minimise the mean squared error to `known` by Adam, on `batch` random surface points in each of `steps` steps."""
-    optimiser = torch.optim.Adam(colour.parameters(), lr=1e-2, betas=(0.9, 0.99))
+    optimiser = adam(colour.parameters(), lr=1e-2)
     surface = SurfaceSampler(mesh)
     for _ in range(steps):
         x = surface.sample(batch, generator)

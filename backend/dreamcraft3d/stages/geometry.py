@@ -18,7 +18,7 @@ from dreamcraft3d.rendering import Render, render_mesh
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY
 from dreamcraft3d.stages.colour_fit import ColourOf, fit_colours
 from dreamcraft3d.stages.neus import Neus
-from dreamcraft3d.stages.run import StageRun, descend
+from dreamcraft3d.stages.run import StageRun, adam, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 COLOUR_FIT_STEPS = 60
@@ -48,13 +48,12 @@ def sculpt_geometry(supervision: Supervision, geometry: Geometry, config: Geomet
         ObjectLost: the object keeps vanishing.
     """
     tet_mesh, colour = geometry.tet_mesh, geometry.colour
-    optimiser = torch.optim.Adam(
+    optimiser = adam(
         [
             {"params": [tet_mesh.sdf], "lr": config.lr_sdf * tet_mesh.cell},
             {"params": [tet_mesh.deformation], "lr": config.lr_deformation},
-            {"params": colour.parameters(), "lr": config.lr_colour},
+            {"params": list(colour.parameters()), "lr": config.lr_colour},
         ],
-        betas=(0.9, 0.99),
         eps=1e-15,
     )
     rates = [group["lr"] for group in optimiser.param_groups]
