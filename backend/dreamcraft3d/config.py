@@ -461,6 +461,11 @@ class GenerateConfig(Record):
         view, image_prior = (name if name != "none" and weight > 0.0 else None for name, weight in named)
         return view, image_prior
 
+    @property
+    def skips_volumes(self) -> bool:
+        """Whether NeRF and NeuS run only if the lifted start is refused: it is wanted, and the prior offers one."""
+        return self.coarse_nerf.start == "lifted" and self.priors_of("coarse_nerf")[0] == "bundled"
+
     def prior_names(self) -> tuple[str, ...]:
         """All priors that the run asks, each once, in the order of the stages."""
         names = [name for stage in GUIDED_STAGES for name in self.priors_of(stage)]
