@@ -365,7 +365,8 @@ class Stages:
         """
         name, settings = "start", self.config.coarse_nerf.lifted
         names = self.config.priors_of("coarse_nerf")
-        self.upstream = fingerprint(settings, name, *self._priors_of("coarse_nerf"), str(names[0]), self.upstream)
+        grid = fingerprint(self.config.coarse_nerf.hash_grid)  # of the colours that the geometry stage starts from
+        self.upstream = fingerprint(settings, name, grid, *self._priors_of("coarse_nerf"), str(names[0]), self.upstream)
         saved = self.workspace.file("stages", name, "result.safetensors")
         if self.workspace.finished(name, self.upstream) and (state := read_state(saved)) is not None:
             record = self.records[name] = self.workspace.record(name) or {}

@@ -46,7 +46,6 @@ def preview() -> dict[str, Any]:
         "texture.render_size": 128,
         "texture.view_pool": 24,
         "texture.reference_pixels": 16_384,
-        "texture.fit_batch": 4096,
         "texture.smooth": 0.02,
         "texture.smooth_points": 2048,
         "export.target_faces": 8_000,

@@ -206,6 +206,8 @@ def _fitted(
 def texture_settings(config: GenerateConfig) -> TextureConfig:
     """The texture stage of a refinement: its own camera heights, and its noise levels times the strength.
 
+    It takes no short cuts: a mesh of somebody else has more to show than one of ours, and colours that are to be kept.
+
     >>> texture_settings(GenerateConfig(refine=RefineConfig(strength=0.5))).guidance.t_high
     0.425
     """
@@ -215,7 +217,8 @@ def texture_settings(config: GenerateConfig) -> TextureConfig:
         "t_high": _scaled(guidance.t_high, strength),
         "elevation": config.refine.elevation or guidance.elevation,
     }
-    return config.texture.model_copy(update={"guidance": guidance.model_copy(update=changed)})
+    thorough = {"view_pool": 0, "reference_pixels": 0}
+    return config.texture.model_copy(update={"guidance": guidance.model_copy(update=changed), **thorough})
 
 
 def _scaled(schedule: Schedule, factor: float) -> Schedule:
