@@ -25,7 +25,7 @@ class Arrivals:
             if job is not None and job.state == "finished":
                 yield from self._taking(job, "result.glb")
             elif job is not None and live and job.state == "running":
-                stages = [f"stage-{stage}.glb" for stage in jobs.STAGES if f"stage-{stage}.glb" in job.artifacts]
+                stages = [f"stage-{stage}.glb" for stage in jobs.SHAPED if f"stage-{stage}.glb" in job.artifacts]
                 if stages:
                     yield from self._taking(job, stages[-1])
         for name in [pending.job for pending in waiting_for_images()]:

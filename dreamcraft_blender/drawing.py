@@ -7,6 +7,7 @@ import bpy
 from .link import LinkState
 
 STAGE_NAMES = {
+    "start": "Rough Shape",
     "coarse_nerf": "Rough Shape",
     "neus": "Surface",
     "geometry": "Fine Shape",

@@ -11,13 +11,16 @@ from .answers import garbled
 from .client import Call, Flow, Pause
 from .problems import Problem
 
-__all__ = ["ACTIVE", "Job", "act", "delete", "fetch", "follow", "listed", "reorder", "submit", "upload"]
+__all__ = ["ACTIVE", "SHAPED", "Job", "act", "delete", "fetch", "follow", "listed", "reorder", "submit", "upload"]
 
 ACTIVE = ("queued", "running", "paused")
 """States in which a job may still become something."""
 
 STAGES = ("coarse_nerf", "neus", "geometry", "texture")
 """The stages that take time, in order, for the bar over all of them."""
+
+SHAPED = ("start", *STAGES)
+"""What may leave a mesh to look at, in order; a lifted start stands for the first two stages."""
 
 
 @dataclass(frozen=True)

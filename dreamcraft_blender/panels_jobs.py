@@ -4,7 +4,7 @@ import bpy
 
 from . import session
 from .drawing import LINK_NAMES, STAGE_NAMES, STATE_NAMES, DreamCraftPanel, draw_problem, duration, words, wrapped
-from .jobs import STAGES
+from .jobs import SHAPED, STAGES
 from .operators_jobs import chosen
 from .properties import ICONS
 
@@ -115,7 +115,7 @@ class DREAMCRAFT_PT_jobs(DreamCraftPanel, bpy.types.Panel):
             again.job, again.action = job.id, "resume"
         row.operator("dreamcraft.reuse_settings", text="Reuse", icon="COPYDOWN")
         row.operator("dreamcraft.reveal_files", text="", icon="FILE_FOLDER")
-        stages = [name for name in STAGES if f"stage-{name}.glb" in job.artifacts]
+        stages = [name for name in SHAPED if f"stage-{name}.glb" in job.artifacts]
         if stages:
             column = layout.column(align=True)
             column.label(text="Import a Stage")

@@ -72,11 +72,13 @@ def test_a_run_against_the_exact_prior_begun_on_the_card_and_ended_without(truth
     assert report["scores"]["unseen_iou"] == pytest.approx(plain["scores"]["unseen_iou"], abs=0.02)
 
 
-def test_the_bundled_prior_learns_and_the_report_says_where(picture: Path, tmp_path: Path) -> None:
-    config = configure("preview", {**OWN, **FEW, **LEARNING})
+@pytest.mark.parametrize("start", ["ball", "lifted"])
+def test_the_bundled_prior_learns_and_the_report_says_where(picture: Path, tmp_path: Path, start: str) -> None:
+    config = configure("preview", {**OWN, **FEW, **LEARNING, "coarse_nerf.start": start})
     with pretend_card():
         result = generate(picture, config, Workspace(tmp_path / "out"), Progress())
     assert result.report["device"] == NAME
+    assert ("start" in result.report["stages"]) == (start == "lifted")
     assert all("peak_card_memory_mib" in record for record in result.report["stages"].values())
     assert load_mesh(result.glb).texture is not None
     assert json.loads((tmp_path / "out" / "report.json").read_text())["device"] == NAME

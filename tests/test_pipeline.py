@@ -23,6 +23,7 @@ from patience import RUN_PATIENCE
 from tiny import SETTINGS, lopsided_textured, tiny_config
 
 STAGES = ["coarse_nerf", "neus", "geometry", "texture"]
+LIFTED = {"coarse_nerf.start": "lifted", "coarse_nerf.lifted.cells": 24}
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,40 @@ def test_the_same_command_again_does_nothing_twice(truth: Path, finished: Path) 
     assert not [event for event in events if isinstance(event, StageStarted)]
     assert sum(isinstance(event, Note) and "already done" in event.text for event in events) == len(STAGES)
     assert (finished / "result.glb").read_bytes() == before
+
+
+def test_a_lifted_start_needs_no_volume_stages_and_is_resumed_like_a_stage(truth: Path, tmp_path: Path) -> None:
+    """Cancelled in the geometry stage: the start is read again, not made again, and the result is the same."""
+    config = tiny_config({**LIFTED, "geometry.steps": 20, "texture.steps": 10})
+    whole = evaluate_oracle(truth, tmp_path / "whole", config, Progress())
+    assert [name for name in whole["stages"] if name in ("start", *STAGES)] == ["start", "geometry", "texture"]
+    assert whole["stages"]["start"]["used"] and whole["stages"]["start"]["agreement"] > 0.85
+    assert whole["scores"]["unseen_iou"] > 0.9 and whole["scores"]["reference_psnr"] > 20.0
+
+    def cancel(event: Event) -> None:
+        if isinstance(event, StepDone) and event.stage == "geometry" and event.step == 7:
+            progress.cancel()
+
+    progress, heard = Progress((cancel,)), list[Event]()
+    with pytest.raises(Cancelled):
+        evaluate_oracle(truth, tmp_path / "cut", config, progress)
+    assert (tmp_path / "cut" / "stages" / "start" / "preview.png").is_file()
+    evaluate_oracle(truth, tmp_path / "cut", config, Progress((heard.append,)))
+    assert any(isinstance(event, Note) and event.text.startswith("start: already done") for event in heard)
+    assert (tmp_path / "cut" / "result.glb").read_bytes() == (tmp_path / "whole" / "result.glb").read_bytes()
+
+
+def test_a_lifted_start_that_disagrees_with_the_picture_is_refused_and_the_report_says_so(
+    truth: Path, tmp_path: Path
+) -> None:
+    few = {"coarse_nerf.steps": 30, "neus.steps": 4, "geometry.steps": 4, "texture.steps": 4}
+    config = tiny_config({**LIFTED, **few, "coarse_nerf.lifted.agreement": 1.0})
+    heard: list[Event] = []
+    report = evaluate_oracle(truth, tmp_path, config, Progress((heard.append,)))
+    start = report["stages"]["start"]
+    assert not start["used"] and "outline" in start["reason"] and start["agreement"] < 1.0
+    assert [name for name in report["stages"] if name in STAGES] == STAGES
+    assert any(isinstance(event, Note) and "soft ball" in event.text for event in heard)
 
 
 @pytest.mark.slow

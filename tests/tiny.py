@@ -23,6 +23,7 @@ from shapes import lopsided, lopsided_colour
 
 SETTINGS: dict[str, Any] = {
     "oracle_size": 32,
+    "coarse_nerf.start": "ball",
     "coarse_nerf.steps": 60,
     "coarse_nerf.render_size": 24,
     "coarse_nerf.step_size": 0.05,

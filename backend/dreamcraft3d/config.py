@@ -185,9 +185,23 @@ class HashGridConfig(Record):
     """width of the heads"""
 
 
+class LiftedStartConfig(Record):
+    """Start from the volume of a feed-forward prior (`coarse_nerf.start=lifted`)."""
+
+    cells: Annotated[int, Field(ge=4, le=256)] = 48
+    """cells per side when the volume's surface is extracted"""
+    smoothing: Annotated[int, Field(ge=0, le=100)] = 4
+    """iterations of the filter that smooths this surface"""
+    agreement: Fraction = 0.8
+    """smallest IoU of its silhouette with the picture's mask; below, the run takes the way from a ball instead"""
+
+
 class CoarseNerfConfig(Record):
     """Stage 1a: coarse NeRF (method section 8)."""
 
+    start: Literal["ball", "lifted"] = "ball"
+    """ball: NeRF and NeuS from a soft ball; lifted: no NeRF, no NeuS, but the surface of the 3D-aware prior's volume"""
+    lifted: LiftedStartConfig = LiftedStartConfig()
     steps: Count = 400
     """optimiser steps; every second one looks at the reference picture"""
     lr: Positive = 0.01
@@ -342,8 +356,12 @@ class TextureConfig(Record):
     """side of the render that is compared with the reference picture"""
     reference_weight: Weight = 1.0
     """weight of the absolute colour error in the reference view"""
+    reference_pixels: Annotated[int, Field(ge=0)] = 0
+    """random pixels of the reference view per step; 0 = all of them"""
     render_size: Size = 128
     """side of the novel views"""
+    view_pool: Annotated[int, Field(ge=0, le=1024)] = 0
+    """novel views that are rasterised once and shown in turn; 0 = new ones in every step, as guidance.views says"""
     fit_steps: Annotated[int, Field(ge=0)] = 200
     """steps that teach the field the geometry stage's colours"""
     fit_batch: Count = 16384
@@ -442,6 +460,11 @@ class GenerateConfig(Record):
         named = ((self.priors.view, guidance.view_weight), (image, guidance.image_weight))
         view, image_prior = (name if name != "none" and weight > 0.0 else None for name, weight in named)
         return view, image_prior
+
+    @property
+    def skips_volumes(self) -> bool:
+        """Whether NeRF and NeuS run only if the lifted start is refused: it is wanted, and the prior offers one."""
+        return self.coarse_nerf.start == "lifted" and self.priors_of("coarse_nerf")[0] == "bundled"
 
     def prior_names(self) -> tuple[str, ...]:
         """All priors that the run asks, each once, in the order of the stages."""

@@ -1,6 +1,7 @@
 """The whole way from a picture to a mesh: the stages in order, each resumed or skipped when its saved result fits.
 
     ReferenceView -> CoarseNerf -> Neus -> Geometry -> UnwrappedMesh -> Texture -> result.glb
+    ReferenceView -> SurfaceStart      -> Geometry -> ...   (`coarse_nerf.start=lifted`)
 
 A stage's result lies in `stages/NAME/result.safetensors` beside a fingerprint of its configuration, the seed, and
 everything upstream; the same command goes on where the last one stopped.
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreamcraft3d import __version__, export
-from dreamcraft3d.config import GenerateConfig, fingerprint
+from dreamcraft3d.config import GenerateConfig, GeometryConfig, fingerprint
 from dreamcraft3d.errors import ConfigError
 from dreamcraft3d.evaluation.metrics import psnr
 from dreamcraft3d.evaluation.previews import preview_png
@@ -46,7 +47,8 @@ from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
-from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
+from dreamcraft3d.stages.geometry import Geometry, geometry_from_mesh, new_geometry, sculpt_geometry
+from dreamcraft3d.stages.lifted_start import SurfaceStart, try_lifted_start
 from dreamcraft3d.stages.memory import within_memory
 from dreamcraft3d.stages.neus import Neus, extract_surface, new_neus, train_neus
 from dreamcraft3d.stages.reference import ReferenceView, load_reference, save_reference
@@ -177,6 +179,30 @@ def run_stages(
     """All stages after the reference picture. The workspace must be open."""
     device, upstream = scene_device(config, progress), reference_digest(reference)
     stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream)
+    surface = stages.lifted_start() if config.coarse_nerf.start == "lifted" else None
+    geometry = run_geometry(stages, run_volumes(stages) if surface is None else from_surface(surface, config))
+    unwrapped = stages.prepare(geometry.mesh).to(device)
+    return stages.finish(unwrapped, run_texture(stages, unwrapped.mesh, geometry))
+
+
+GeometryStart = Callable[[GeometryConfig, StageRun, bool], Geometry]
+"""(settings, run, whether a saved state will replace everything that is learnt) -> where the geometry stage starts."""
+
+
+def from_surface(surface: SurfaceStart, config: GenerateConfig) -> GeometryStart:
+    """Start the geometry stage from a coloured surface; its colours are fitted only where nothing is restored."""
+    hash_grid = config.coarse_nerf.hash_grid
+
+    def start(settings: GeometryConfig, run: StageRun, restored: bool) -> Geometry:
+        colour = None if restored else surface.colour()
+        return geometry_from_mesh(surface.mesh, colour, settings, hash_grid, run.generator())
+
+    return start
+
+
+def run_volumes(stages: "Stages") -> GeometryStart:
+    """Run the stages from a soft ball to a NeuS surface: the way of the paper."""
+    config, device = stages.config, stages.reference.rgba.device
     nerf = stages.run(
         "coarse_nerf",
         config.coarse_nerf,
@@ -201,25 +227,32 @@ def run_stages(
         ),
         Draft(Neus, lambda neus: TetMesh.from_sdf(neus.field, cells=DRAFT_CELLS).extract(), lambda n: n.field.colour),
     )
-    geometry = stages.run(
+    return lambda settings, run, restored: new_geometry(neus, settings, run.generator())
+
+
+def run_geometry(stages: "Stages", start: GeometryStart) -> Geometry:
+    """Sculpt the mesh."""
+    return stages.run(
         "geometry",
-        config.geometry,
-        lambda run: new_geometry(neus, config.geometry, run.generator()),
-        lambda supervision, config, run: sculpt_geometry(supervision, neus, config, run),
+        stages.config.geometry,
+        lambda run: start(stages.config.geometry, run, True),
+        lambda supervision, config, run: sculpt_geometry(supervision, start(config, run, run.resumes()), config, run),
         lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
         Draft(Geometry, lambda geometry: geometry.mesh(), lambda geometry: geometry.colour),
     )
-    unwrapped = stages.prepare(geometry.mesh).to(device)
-    surface = unwrapped.mesh
-    texture = stages.run(
+
+
+def run_texture(stages: "Stages", surface: Mesh, geometry: Geometry) -> Texture:
+    """Paint the finished mesh, from the colours of the geometry stage."""
+    config = stages.config
+    return stages.run(
         "texture",
         config.texture,
-        lambda run: Texture(new_colour(config.texture, run.generator(), device)),
+        lambda run: Texture(new_colour(config.texture, run.generator(), surface.vertices.device)),
         lambda supervision, config, run: paint_texture(supervision, surface, geometry.colour, config, run),
         lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
         Draft(Texture, lambda _: surface, lambda texture: texture.at),
     )
-    return stages.finish(unwrapped, texture)
 
 
 @dataclass(frozen=True)
@@ -323,6 +356,44 @@ class Stages:
         """What the fingerprint says of the priors (nothing for those that come with the program)."""
         named = [str(prior) for prior in self.config.priors_of(name)]
         return [] if set(named) <= {"bundled", "None"} else [*named, self.config.prompt]
+
+    def lifted_start(self) -> SurfaceStart | None:
+        """The surface of the 3D-aware prior's volume (`stages.lifted_start`), saved like a stage's result.
+
+        None, with the reason as a note and in the report (`stages.start`), where the prior makes no volume, or the
+        silhouette of its surface disagrees with the picture: then the volume stages do the work.
+        """
+        name, settings = "start", self.config.coarse_nerf.lifted
+        names = self.config.priors_of("coarse_nerf")
+        grid = fingerprint(self.config.coarse_nerf.hash_grid)  # of the colours that the geometry stage starts from
+        self.upstream = fingerprint(settings, name, grid, *self._priors_of("coarse_nerf"), str(names[0]), self.upstream)
+        saved = self.workspace.file("stages", name, "result.safetensors")
+        if self.workspace.finished(name, self.upstream) and (state := read_state(saved)) is not None:
+            record = self.records[name] = self.workspace.record(name) or {}
+            self.progress.note(f"{name}: already done, using the saved result.")
+            return SurfaceStart.load(state).to(self.reference.rgba.device) if record["used"] else None
+        self.workspace.begin(name, self.upstream)
+        began, view = time.perf_counter(), self.shelf.pair(names)[0]
+        surface, reason = try_lifted_start(view, self._supervision("coarse_nerf"), settings)
+        write_state(saved, {} if surface is None else surface.state())
+        if reason is None and surface is not None:
+            self._show_start(surface)
+        else:
+            self.progress.note(f"{name}: {reason}; the object is found from a soft ball instead, which takes longer.")
+        record = {"seconds": round(time.perf_counter() - began, 2), "used": reason is None}
+        record |= {} if surface is None else {"agreement": round(surface.agreement, 4)}
+        self._finish(name, record | ({} if reason is None else {"reason": reason}))
+        return surface if reason is None else None
+
+    def _show_start(self, surface: SurfaceStart) -> None:
+        """Leave the same previews as a stage."""
+        render = partial(render_mesh, surface.mesh, surface.colour(), size=PREVIEW_SIZE)
+        preview = self.workspace.write_bytes("stages/start/preview.png", self._preview(lambda c: render(cameras=c)))
+        self.progress.artifact("start preview", preview)
+        if self.progress.preview is not None:
+            draft = Draft(SurfaceStart, lambda start: start.mesh, lambda start: start.colour())
+            light = self.workspace.write_bytes("stage-start.glb", draft.glb(surface))
+            self.progress.artifact(light.name, light)
 
     def prepare(self, mesh_of: Callable[[], Mesh]) -> export.UnwrappedMesh:
         """Clean-up, decimation and unwrapping, as a stage of its own: it takes time and the texture depends on it."""

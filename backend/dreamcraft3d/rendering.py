@@ -6,6 +6,7 @@ theirs. Letters: M samples along all rays, packed by ray; w volume rendering wei
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -65,8 +66,14 @@ class RaySamples:
     normals: Float[Tensor, "M 3"] | None
 
 
+class RadianceField(Protocol):
+    """What volume rendering needs of a field: density per unit length and view-independent colour of world points."""
+
+    def density_and_colour(self, x: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]: ...
+
+
 def render_density(
-    field: DensityField,
+    field: RadianceField,
     grid: OccupancyGrid,
     cameras: Cameras,
     size: int,
@@ -79,7 +86,8 @@ def render_density(
 
     Args:
         step_size: length of the ray segments, world units.
-        normal_epsilon: step of the finite-difference normals; None renders none and saves their evaluations.
+        normal_epsilon: step of the finite-difference normals (of a `DensityField` only); None renders none and saves
+            their evaluations.
         generator: jitters the start of each ray; None for a reproducible picture.
     """
     origins, directions = _flat_rays(cameras, size)
@@ -90,6 +98,7 @@ def render_density(
 
     def normals_of(x: Float[Tensor, "K 3"]) -> Float[Tensor, "K 3"]:
         assert normal_epsilon is not None
+        assert isinstance(field, DensityField)
         return field.normals(x, normal_epsilon)
 
     return _composite(

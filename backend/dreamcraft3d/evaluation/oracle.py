@@ -15,9 +15,10 @@ from dreamcraft3d import export
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.evaluation.meshes import load_mesh, normalise
 from dreamcraft3d.evaluation.metrics import f_score, multi_view_report
-from dreamcraft3d.evaluation.render import MeshRender, render_textured
+from dreamcraft3d.evaluation.render import MeshRender, render_textured, sample_texture
 from dreamcraft3d.export import TexturedMesh
-from dreamcraft3d.functional.cameras import orbit
+from dreamcraft3d.functional.cameras import Cameras, orbit
+from dreamcraft3d.kernels.mesh_query import MeshQuery
 from dreamcraft3d.pipeline import Result, run_stages, scene_device
 from dreamcraft3d.priors.base import Content
 from dreamcraft3d.priors.oracle import OraclePrior
@@ -52,6 +53,41 @@ class TrueView:
             return self._render.rgba
         opacity = self._render.rgba[..., 3:]
         return torch.cat([0.5 * (self._render.normals + opacity), opacity], dim=-1)
+
+
+class MeshVolume:
+    """The exact volume of a mesh (`priors.base.LiftedVolume`).
+
+    Density falls linearly from 2 `SOLID` inside to 0 outside, over `EDGE` to each side of the surface, where it is
+    `SOLID`; colours are those of the nearest surface point.
+    """
+
+    SOLID, EDGE = 12.0, 0.04
+
+    def __init__(self, mesh: TexturedMesh) -> None:
+        self._mesh, self._query = mesh, MeshQuery(mesh.vertices, mesh.faces)
+
+    def density_and_colour(self, x: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
+        """Density and colour of world points."""
+        mesh, distance = self._mesh, self._query.signed_distance(x)
+        density = (self.SOLID * (1.0 - distance / self.EDGE)).clamp(0.0, 2.0 * self.SOLID)
+        _, face, weights = self._query.closest_points(x)
+        weights = weights[..., None]
+        if mesh.texture is not None and mesh.uvs is not None:
+            return density, sample_texture(mesh.texture, (weights * mesh.uvs[face]).sum(1))
+        return density, (weights * mesh.colours()[mesh.faces[face]]).sum(1)
+
+
+class LiftingOracle(OraclePrior):
+    """The exact prior of a mesh that offers the mesh itself as a volume (`coarse_nerf.start=lifted`)."""
+
+    def __init__(self, mesh: TexturedMesh, *, image_size: int) -> None:
+        super().__init__(TrueView(mesh), image_size=image_size)
+        self._mesh = mesh
+
+    def lifted_volume(self, reference: Float[Tensor, "1 H W 4"], camera: Cameras) -> MeshVolume:
+        """The mesh, whatever the picture: they lie in one frame."""
+        return MeshVolume(self._mesh)
 
 
 def reference_of(mesh: TexturedMesh, elevation: float = 0.0, size: int = REFERENCE_SIZE) -> ReferenceView:
@@ -95,7 +131,7 @@ def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress
         workspace.write_bytes("ground_truth.glb", export.write_glb(truth))
         elevation = math.radians(config.reference.elevation)
         device = scene_device(config, progress)
-        prior = OraclePrior(TrueView(truth.to(device)), image_size=config.oracle_size).to(device)
+        prior = LiftingOracle(truth.to(device), image_size=config.oracle_size).to(device)
         result: Result = run_stages(reference_of(truth, elevation), FixedPriors(prior), config, workspace, progress)
         scores = score(result.textured, truth, elevation)
         report = {**result.report, "scores": scores}

@@ -199,7 +199,12 @@ def _branches(model: Entry) -> int:
 
 
 def _evaluations(config: GenerateConfig, stage: str) -> int:
-    """Images through the networks: every step in the geometry stage, every second one in the others."""
+    """Images through the networks: every step in the geometry stage, every second one in the others.
+
+    None in volume stages that a lifted start is expected to replace; their memory counts all the same.
+    """
+    if stage in VOLUME_STAGES and config.skips_volumes:
+        return 0
     settings = getattr(config, stage)
     view, image = config.priors_of(stage)
     guidance = settings.guidance

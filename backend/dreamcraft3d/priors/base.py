@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from dreamcraft3d.functional.cameras import FOVY
+from dreamcraft3d.functional.cameras import FOVY, Cameras
 
 Content = Literal["rgba", "normal"]
 Wording = Literal["view", "personal", "plain"]
@@ -119,6 +119,31 @@ class SurfaceEstimator(Protocol):
     def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float) -> Estimate:
         """Depth and normals of a premultiplied picture taken at an elevation (radians), at any resolution; without
         gradient, and without meaning where the picture is transparent."""
+        ...
+
+
+class LiftedVolume(Protocol):
+    """A soft 3D guess of the whole object, as a radiance field without view dependence, in the scene frame."""
+
+    def density_and_colour(self, x: Float[Tensor, "N 3"]) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 3"]]:
+        """Return density per unit length (>= 0) and colour in [0,1] at world points; without gradient.
+
+        An occupancy or a signed distance serves too, as a density that is large inside and zero outside.
+        """
+        ...
+
+
+@runtime_checkable
+class VolumePrior(Protocol):
+    """A prior that makes a volume of the object in one forward pass: any feed-forward reconstruction network."""
+
+    def lifted_volume(self, reference: Float[Tensor, "1 H W 4"], camera: Cameras) -> LiftedVolume:
+        """Reconstruct the object that a picture shows.
+
+        Args:
+            reference: premultiplied RGBA in [0,1], at any resolution.
+            camera: the one view it was taken from: pose, distance and field of view, in the scene frame.
+        """
         ...
 
 

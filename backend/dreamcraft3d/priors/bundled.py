@@ -19,10 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError
-from dreamcraft3d.functional.cameras import FOVY
+from dreamcraft3d.functional.cameras import FOVY, Cameras
 from dreamcraft3d.functional.diffusion import add_noise, classifier_free_guidance, x0_to_noise
 from dreamcraft3d.priors.base import Content, Estimate, ViewCondition, resize_area
-from dreamcraft3d.priors.lifting import REFERENCE_SIZE, Look, Picture, ReferenceCode, framing_cameras
+from dreamcraft3d.priors.frustum_volume import FrustumVolume
+from dreamcraft3d.priors.lifting import REACH, REFERENCE_SIZE, Look, Picture, ReferenceCode, framing_cameras
 from dreamcraft3d.priors.network import SIZE, BundledNetwork, channels_last, network_of, pose_vector
 
 WEIGHTS = "bundled.safetensors"
@@ -163,6 +164,15 @@ class BundledPrior:
     def lifted(self, condition: ViewCondition) -> Float[Tensor, "B h w 4"]:
         """Render the lifted reference from the wanted cameras, without any denoising: the network's first guess."""
         return self._views(condition, guided=False).look.rgba.permute(0, 2, 3, 1)
+
+    @torch.no_grad()
+    def lifted_volume(self, reference: Float[Tensor, "1 H W 4"], camera: Cameras) -> FrustumVolume:
+        """Encode the reference; its cells' occupancy and colours as a field (see `priors.base.VolumePrior`)."""
+        camera = camera.to(self.alphas_cumprod.device)
+        code, _ = self.network.encode(self._reference(reference), camera.elevation, camera.fovy)
+        logits = torch.cat([code.occupancy[..., None], code.volume[..., 1:4]], dim=-1)[0].permute(3, 2, 0, 1)
+        distance = float(camera.distance[0])
+        return FrustumVolume(logits.contiguous(), camera, distance - REACH, distance + REACH)
 
     @torch.no_grad()
     def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float, fovy: float = FOVY) -> Estimate:

@@ -19,8 +19,8 @@ ARTIFACTS: dict[str, str] = {
     "mask.png": PNG,
     "preview.webp": WEBP,
     "log.txt": TEXT,
-    **{f"stage-{stage}.webp": WEBP for stage in STAGES},
-    **{f"stage-{stage}.glb": GLB for stage in STAGES},
+    **{f"stage-{stage}.webp": WEBP for stage in ("start", *STAGES)},
+    **{f"stage-{stage}.glb": GLB for stage in ("start", *STAGES)},
 }
 """Name and media type."""
 

@@ -18,7 +18,7 @@ from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.functional.volume import density_to_alpha
 from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.rendering import Render, render_density
-from dreamcraft3d.stages.run import WEAK_VIEWS, StageRun, descend
+from dreamcraft3d.stages.run import WEAK_VIEWS, StageRun, adam, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 OCCUPANCY_EVERY = 8
@@ -44,7 +44,7 @@ def train_coarse_nerf(supervision: Supervision, config: CoarseNerfConfig, run: S
     """
     nerf = new_coarse_nerf(config, run.generator(), supervision.device)
     field, grid = nerf.field, nerf.grid
-    optimiser = torch.optim.Adam(field.parameters(), lr=config.lr, betas=(0.9, 0.99), eps=1e-8)
+    optimiser = adam(field.parameters(), lr=config.lr)
     supervision = supervision.with_weak_views(config, run.generator(WEAK_VIEWS))
     for step in run.steps(config.steps, field=field, grid=grid, optimiser=optimiser):
         fraction, generator = step / config.steps, run.generator(step)

@@ -25,7 +25,7 @@ from dreamcraft3d.kernels.marching import OccupancyGrid
 from dreamcraft3d.kernels.mesh_query import signed_distance
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY, OCCUPANCY_DECAY, OCCUPANCY_EVERY, CoarseNerf, check_opacity
-from dreamcraft3d.stages.run import WEAK_VIEWS, StageRun, descend
+from dreamcraft3d.stages.run import WEAK_VIEWS, StageRun, adam, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 THRESHOLDS = (4.0, 8.0, 16.0, 32.0, 64.0)
@@ -55,7 +55,7 @@ def train_neus(supervision: Supervision, nerf: CoarseNerf, config: NeusConfig, r
     """
     neus = new_neus(nerf, config, run.generator())
     field, grid = neus.field, neus.grid
-    optimiser = torch.optim.Adam(parameter_groups(field, config), betas=(0.9, 0.99), eps=1e-15)
+    optimiser = adam(parameter_groups(field, config), eps=1e-15)
     if not run.resumes():
         fit_shape(field, extract_surface(nerf, config), config, run.generator(-2))
     supervision = supervision.with_weak_views(config, run.generator(WEAK_VIEWS))
@@ -160,7 +160,7 @@ def extract_surface(nerf: CoarseNerf, config: NeusConfig) -> Mesh:
 
 def fit_shape(field: SDFField, surface: Mesh, config: NeusConfig, generator: torch.Generator) -> None:
     """Teaches the field the signed distance to a mesh: least squares on points in the box and around the surface."""
-    optimiser = torch.optim.Adam([field.encoding.table, *field.sdf_head.parameters()], lr=1e-2, betas=(0.9, 0.99))
+    optimiser = adam([field.encoding.table, *field.sdf_head.parameters()], lr=1e-2)
     low, high = surface.vertices.amin(dim=0), surface.vertices.amax(dim=0)
     everywhere = 2.0 * torch.rand(config.fit_points, 3, generator=generator).to(low) - 1.0
     around = low - 0.1 + (high - low + 0.2) * torch.rand(config.fit_points, 3, generator=generator).to(low)

@@ -7,7 +7,7 @@ as one that was never stopped. A checkpoint is one safetensors file of everythin
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,8 @@ CHECKPOINT_SECONDS = 30.0
 MAX_ROLLBACKS = 3
 WEAK_VIEWS = -4
 """The "step" whose random numbers the weak reference views are drawn with."""
+VIEW_POOL = -5
+"""The "step" whose random numbers the texture stage's pool of novel views is drawn with."""
 State = dict[str, Tensor]
 
 
@@ -162,6 +164,18 @@ class StageRun:
     def _load(self, state: State) -> None:
         for name, part in self._parts.items():
             part.load_state_dict(unflatten(state, name, part.state_dict()))
+
+
+def adam(parameters: Iterable[Any], *, lr: float = 1e-3, eps: float = 1e-8) -> torch.optim.Optimizer:
+    """Return Adam with beta = (0.9, 0.99) for parameters, or groups of them with learning rates of their own.
+
+    On the CPU in its fused form: one pass over a hash table and its moments instead of about ten, which is 27 of the
+    75 ms of a texture step (2.5 million parameters).
+    """
+    groups = list(parameters)
+    members = [p for group in groups for p in (group["params"] if isinstance(group, dict) else [group])]
+    fused = all(type(p) is torch.nn.Parameter and p.device.type == "cpu" for p in members)
+    return torch.optim.Adam(groups, lr=lr, betas=(0.9, 0.99), eps=eps, fused=fused or None)
 
 
 def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> None:

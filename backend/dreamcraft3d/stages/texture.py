@@ -1,5 +1,6 @@
 """Stage 3: the texture of a finished mesh, from the reference picture and the priors (method section 11)."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,14 +11,14 @@ from torch import Tensor
 from dreamcraft3d.config import TextureConfig
 from dreamcraft3d.fields.encoding import layout_of
 from dreamcraft3d.fields.texture import ColourField
-from dreamcraft3d.functional import losses
-from dreamcraft3d.functional.cameras import Cameras, project
-from dreamcraft3d.functional.mesh import Mesh, face_areas, vertex_normals
+from dreamcraft3d.functional.cameras import Cameras, orbit
+from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.functional.schedules import piecewise_linear
-from dreamcraft3d.kernels.rasterize import edge_topology, rasterize
-from dreamcraft3d.rendering import Render, render_mesh
+from dreamcraft3d.kernels.rasterize import Raster, edge_topology
 from dreamcraft3d.stages.bootstrap import Bootstrap, bootstrapping, moments, stage_steps
-from dreamcraft3d.stages.run import StageRun, descend
+from dreamcraft3d.stages.colour_fit import SurfaceSampler, fit_colours
+from dreamcraft3d.stages.fixed_views import FixedViews, ReferencePixels, rasterised, spread_views
+from dreamcraft3d.stages.run import VIEW_POOL, StageRun, adam, descend
 from dreamcraft3d.stages.supervision import Supervision
 
 
@@ -51,8 +52,8 @@ def paint_texture(
     colour = new_colour(config, run.generator(), supervision.device)
     optimiser = _optimiser(colour, config)
     if not run.resumes():
-        fit_colours(colour, mesh, initial, config, run.generator(-2))
-    easel = Easel(supervision, mesh, colour, config)
+        fit_colours(colour, mesh, initial, run.generator(-2), steps=config.fit_steps, batch=config.fit_batch)
+    easel = Easel(supervision, mesh, colour, config, run.generator(VIEW_POOL))
     rates = [group["lr"] for group in optimiser.param_groups]
     with bootstrapping(supervision, config, run.generator(-3)) as bootstrap:
         parts = {} if bootstrap is None else bootstrap.parts
@@ -65,7 +66,7 @@ def paint_texture(
             for group, rate in zip(optimiser.param_groups, rates, strict=True):
                 group["lr"] = rate * piecewise_linear(fraction, config.lr_decay)
             if moment.painted % 2 == 0:
-                loss = easel.reference_loss()
+                loss = easel.reference_loss(generator)
                 descend(loss, optimiser)
             else:
                 loss = easel.guided_step(moment.painted // 2, fraction, optimiser, bootstrap, generator)
@@ -75,28 +76,35 @@ def paint_texture(
 
 
 class Easel:
-    """The mesh, what is painted on it, and what that looks like."""
+    """The mesh, what is painted on it, and what that looks like.
 
-    def __init__(self, supervision: Supervision, mesh: Mesh, colour: ColourField, config: TextureConfig) -> None:
+    The mesh and the reference camera stay, so that the reference view is rasterised once, and with `config.view_pool`
+    the novel views are too.
+    """
+
+    def __init__(
+        self,
+        supervision: Supervision,
+        mesh: Mesh,
+        colour: ColourField,
+        config: TextureConfig,
+        generator: torch.Generator,
+    ) -> None:
         self._supervision, self._mesh, self._colour, self._config = supervision, mesh, colour, config
-        self._topology, self._normals = edge_topology(mesh.faces), vertex_normals(mesh.vertices, mesh.faces)
-        self._hidden = SurfaceSampler(mesh, unseen_faces(mesh, supervision.camera, config.reference_size))
-
-    def render(self, cameras: Cameras, size: int) -> Render:
-        """The painted mesh."""
-        return render_mesh(self._mesh, self._colour, cameras, size, topology=self._topology, normals=self._normals)
+        self._topology, size = edge_topology(mesh.faces), config.reference_size
+        shown = rasterised(mesh, self._topology, supervision.camera, size)
+        self._reference = ReferencePixels.of(shown, supervision.targets(size))
+        self._hidden = SurfaceSampler(mesh, unseen_faces(mesh, shown.raster))
+        self._pool = self._make_pool(generator) if config.view_pool > 0 else None
 
     def render_views(self, cameras: Cameras) -> Float[Tensor, "B H W 4"]:
         """Pictures of novel views."""
-        return self.render(cameras, self._config.render_size).rgba
+        return rasterised(self._mesh, self._topology, cameras, self._config.render_size).render(self._colour)
 
-    def reference_loss(self) -> Float[Tensor, ""]:
+    def reference_loss(self, generator: torch.Generator) -> Float[Tensor, ""]:
         """Absolute colour error in the reference view, away from the rim."""
-        size = self._config.reference_size
-        render, targets = self.render(self._supervision.camera, size), self._supervision.targets(size)
-        inside = losses.erode(targets.mask & (render.opacity > 0.99), 3)
-        white = targets.rgba[..., :3] + 1.0 - targets.rgba[..., 3:]
-        return self._config.reference_weight * losses.masked_l1(render.over(1.0), white, inside)
+        config = self._config
+        return config.reference_weight * self._reference.loss(self._colour, config.reference_pixels, generator)
 
     def guided_step(
         self,
@@ -108,52 +116,47 @@ class Easel:
     ) -> Float[Tensor, ""]:
         """Novel views, judged by the priors; a variational adapter then learns what it has just judged."""
         config, guidance = self._config, self._config.guidance
-        cameras = self._supervision.novel_views(guidance, index, fraction, generator)
-        rgba = self.render_views(cameras)
+        views = self._novel_views(index, fraction, generator)
+        cameras, rgba = views.cameras, views.render(self._colour)
         others = self._supervision if bootstrap is None else bootstrap.others
         loss, opinion = others.guidance_loss(rgba, cameras, guidance, fraction, generator)
         if bootstrap is not None:
             opinion = bootstrap.opinion(rgba, cameras, fraction, generator)
             loss = loss + bootstrap.weight * opinion.loss
-        loss = loss + config.smooth * smoothness(self._colour, self._hidden, config, generator)
+        if config.smooth > 0.0:
+            loss = loss + config.smooth * smoothness(self._colour, self._hidden, config, generator)
         descend(loss, optimiser)
         if bootstrap is not None and opinion is not None:
             bootstrap.follow(opinion, cameras, generator)
         return loss
 
+    def _novel_views(self, index: int, fraction: float, generator: torch.Generator) -> FixedViews:
+        """The views of the `index`-th guided step: new ones, or the next of the pool."""
+        guidance, pool = self._config.guidance, self._pool
+        if pool is None:
+            cameras = self._supervision.novel_views(guidance, index, fraction, generator)
+            return rasterised(self._mesh, self._topology, cameras, self._config.render_size)
+        turn = index * guidance.batch + torch.arange(guidance.batch)
+        return pool[turn.to(self._supervision.device) % len(pool)]
+
+    def _make_pool(self, generator: torch.Generator) -> FixedViews:
+        config = self._config
+        low, high = (math.radians(end) for end in config.guidance.elevation)
+        cameras = orbit(*spread_views(config.view_pool, (low, high), generator)).to(self._supervision.device)
+        return rasterised(self._mesh, self._topology, cameras, config.render_size)
+
 
 def _optimiser(colour: ColourField, config: TextureConfig) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        [
-            {"params": [colour.encoding.table], "lr": config.lr_grid},
-            {"params": colour.colour_head.parameters(), "lr": config.lr_heads},
-        ],
-        betas=(0.9, 0.99),
-        eps=config.epsilon,
-        weight_decay=0.0,
-    )
+    groups = [
+        {"params": [colour.encoding.table], "lr": config.lr_grid},
+        {"params": list(colour.colour_head.parameters()), "lr": config.lr_heads},
+    ]
+    return adam(groups, eps=config.epsilon)
 
 
 def new_colour(config: TextureConfig, generator: torch.Generator, device: torch.device | str = "cpu") -> ColourField:
     """An untrained colour field, finer than the geometry's."""
     return ColourField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator).to(device)
-
-
-class SurfaceSampler:
-    """Random points of a mesh's faces, evenly by area; `faces` chooses among them."""
-
-    def __init__(self, mesh: Mesh, faces: Bool[Tensor, " F"] | None = None) -> None:
-        chosen = mesh.faces if faces is None or not bool(faces.any()) else mesh.faces[faces]
-        self._corners = mesh.vertices[chosen]
-        self._areas = face_areas(mesh.vertices, chosen).cpu()  # where the random numbers are drawn
-
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
-        """`count` points."""
-        chosen = torch.multinomial(self._areas, count, replacement=True, generator=generator)
-        share = torch.rand(count, 2, generator=generator)
-        share = torch.where(share.sum(1, keepdim=True) > 1.0, 1.0 - share, share)
-        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1).to(self._corners)
-        return (weights[..., None] * self._corners[chosen.to(weights.device)]).sum(dim=1)
 
 
 def smoothness(
@@ -169,27 +172,9 @@ def smoothness(
     return (both[: len(x)] - both[len(x) :]).abs().mean()
 
 
-def unseen_faces(mesh: Mesh, camera: Cameras, size: int) -> Bool[Tensor, " F"]:
-    """Faces of which the reference picture shows nothing."""
-    seen = rasterize(project(mesh.vertices, camera), mesh.faces, size).face_ids
+def unseen_faces(mesh: Mesh, raster: Raster) -> Bool[Tensor, " F"]:
+    """Faces of which a view of the mesh shows nothing."""
+    seen = raster.face_ids
     unseen = torch.ones(len(mesh.faces), dtype=torch.bool, device=mesh.faces.device)
     unseen[seen[seen >= 0]] = False
     return unseen
-
-
-def fit_colours(
-    colour: ColourField,
-    mesh: Mesh,
-    initial: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]],
-    config: TextureConfig,
-    generator: torch.Generator,
-) -> None:
-    """Starts from the geometry stage's colours: regression on random surface points."""
-    optimiser = torch.optim.Adam(colour.parameters(), lr=1e-2, betas=(0.9, 0.99))
-    surface = SurfaceSampler(mesh)
-    for _ in range(config.fit_steps):
-        x = surface.sample(config.fit_batch, generator)
-        with torch.no_grad():
-            target = initial(x)
-        loss = torch.nn.functional.mse_loss(colour(x), target)
-        descend(loss, optimiser)
