@@ -72,8 +72,10 @@ class Record(BaseModel):
 class ReferenceConfig(Record):
     """Stage 0: how the picture is prepared."""
 
-    elevation: Annotated[float, Field(ge=-80.0, le=80.0)] = 0.0
-    """camera height of the picture in degrees: 0 = level, 20 = slightly from above"""
+    elevation: Annotated[float, Field(ge=-80.0, le=80.0)] | None = None
+    """camera height of the picture in degrees: 0 = level, 20 = slightly from above; null = guessed if a prior can"""
+    fov: Annotated[float, Field(ge=5.0, le=90.0)] | None = None
+    """field of view of the prepared square picture in degrees; null = guessed if a prior can, else 20"""
     size: Annotated[int, Field(ge=64, le=4096)] = 512
     """side of the square canvas"""
     coverage: Annotated[float, Field(gt=0.1, le=1.0)] = 0.9
@@ -96,6 +98,11 @@ class ReferenceConfig(Record):
     """let a network guess the depth and the normals that are not given"""
     estimator: Literal["auto", "prior", "marigold"] = "auto"
     """which one: auto takes Marigold where it is installed and there is a card, else the 3D-aware prior if it can"""
+
+    @property
+    def elevation_or_level(self) -> float:
+        """The elevation that was given, else 0 degrees."""
+        return self.elevation or 0.0
 
 
 class PictureConfig(Record):

@@ -9,6 +9,7 @@ everything upstream; the same command goes on where the last one stopped.
 
 import hashlib
 import logging
+import math
 import platform
 import sys
 import time
@@ -39,6 +40,7 @@ from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
 from dreamcraft3d.kernels.selfcheck import card_trouble
+from dreamcraft3d.priors.base import CameraEstimator
 from dreamcraft3d.priors.loading import check_present, check_words, load_prior
 from dreamcraft3d.priors.models import folder_of
 from dreamcraft3d.priors.perception import choose_estimator
@@ -97,6 +99,7 @@ def generate(
     with workspace:
         shelf = shelf or load_priors(config)
         reference = load_reference(picture, config.reference)
+        reference = with_camera(reference, shelf, config, progress)
         save_reference(reference, workspace)
         return run_stages(with_estimates(reference, shelf, config), shelf, config, workspace, progress)
 
@@ -124,6 +127,25 @@ def picture_from_words(config: GenerateConfig, workspace: Workspace, progress: P
         return taken.file
 
 
+def with_camera(reference: ReferenceView, shelf: Shelf, config: GenerateConfig, progress: Progress) -> ReferenceView:
+    """The reference with the camera as the 3D-aware prior guesses it, as far as the user did not say it."""
+    given = config.reference
+    prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
+    if (given.elevation is not None and given.fov is not None) or not isinstance(prior, CameraEstimator):
+        return reference
+    elevation, fovy = prior.guess_camera(reference.rgba[None])
+    seen = replace(
+        reference,
+        elevation=elevation if given.elevation is None else reference.elevation,
+        fovy=fovy if given.fov is None else reference.fovy,
+    )
+    progress.note(
+        f"camera: elevation {math.degrees(seen.elevation):.0f} degrees, field of view {math.degrees(seen.fovy):.0f} "
+        "(guessed where not given; --elevation, --fov)."
+    )
+    return seen
+
+
 def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfig) -> ReferenceView:
     """The reference with the depth and normals that it lacks, as far as somebody can estimate them."""
     if not config.reference.estimate or (reference.depth is not None and reference.normal is not None):
@@ -132,7 +154,7 @@ def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfi
     estimator = choose_estimator(config.reference.estimator, prior, priors_device(config))
     if estimator is None:
         return reference
-    estimate = estimator.estimate(reference.rgba[None], reference.elevation)
+    estimate = estimator.estimate(reference.rgba[None], reference.elevation, reference.fovy)
     size, inside = reference.rgba.shape[0], reference.mask[..., None]
     depth, normal = (
         torch.nn.functional.interpolate(image.cpu(), (size, size), mode="bilinear")[0].permute(1, 2, 0) * inside
@@ -489,8 +511,8 @@ def write_state(path: Path, tensors: State) -> None:
 
 
 def reference_digest(reference: ReferenceView) -> str:
-    """A name for what the user gave: the picture after stage 0, its maps and its elevation."""
-    digest = hashlib.sha256(f"{reference.elevation:.6f}".encode())
+    """A name for what the user gave: the picture after stage 0, its maps and its camera."""
+    digest = hashlib.sha256(f"{reference.elevation:.6f} {reference.fovy:.6f}".encode())
     for image in (reference.rgba, reference.depth, reference.normal):
         digest.update(b"none" if image is None else image.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

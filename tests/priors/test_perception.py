@@ -53,7 +53,7 @@ def test_what_is_transparent_is_grey_to_the_network(folders: dict[str, Path]) ->
 
 
 class Guesser:
-    def estimate(self, rgba: torch.Tensor, elevation: float) -> Estimate:
+    def estimate(self, rgba: torch.Tensor, elevation: float, fovy: float = 0.35) -> Estimate:
         return Estimate(rgba[..., :1].permute(0, 3, 1, 2), rgba[..., :3].permute(0, 3, 1, 2))
 
 

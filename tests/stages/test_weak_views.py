@@ -35,7 +35,7 @@ def test_an_exact_prior_draws_the_true_views() -> None:
     assert supervision.view_prior is not None
     config = WeakViewsConfig(count=3, elevation=20.0, steps=2)
     drawn = draw_weak_views(
-        supervision.view_prior, supervision.picture, 0.0, config, cfg_scale=1.0, generator=generator()
+        supervision.view_prior, supervision.picture, supervision.camera, config, cfg_scale=1.0, generator=generator()
     )
     assert torch.allclose(drawn.cameras.azimuth, torch.tensor([0.5, 1.0, 1.5]) * math.pi)
     assert torch.allclose(drawn.cameras.elevation, torch.full((3,), math.radians(20.0)))

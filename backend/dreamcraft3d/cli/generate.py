@@ -43,6 +43,10 @@ def generate(
     preset: Preset = "preview",
     seed: Seed = None,
     elevation: Elevation = None,
+    fov: Annotated[
+        float | None,
+        typer.Option(help="Field of view in degrees, cut to the object. Guessed if not given."),
+    ] = None,
     target_faces: TargetFaces = None,
     texture_size: TextureSize = None,
     mask: Annotated[Path | None, typer.Option(help="Where the object is: white on black.")] = None,
@@ -62,6 +66,7 @@ def generate(
             "picture.choice": choose,
             "prior": prior,
             "reference.elevation": elevation,
+            "reference.fov": fov,
             "reference.mask": mask,
             "reference.depth": depth,
             "reference.normal": normal,

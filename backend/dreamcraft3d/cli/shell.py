@@ -42,7 +42,9 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on the stand
 Seed = Annotated[int | None, typer.Option(help="Same seed, same result.")]
 TargetFaces = Annotated[int | None, typer.Option(help="Largest number of triangles.")]
 TextureSize = Annotated[int | None, typer.Option(help="Side of the texture in pixels.")]
-Elevation = Annotated[float | None, typer.Option(help="Camera height of the picture in degrees; 0 = level.")]
+Elevation = Annotated[
+    float | None, typer.Option(help="Camera height of the picture in degrees; 0 = level. Guessed if not given.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder for the results (default: out/NAME).")]
 
 

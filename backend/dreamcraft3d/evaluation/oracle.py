@@ -129,7 +129,7 @@ def evaluate_oracle(mesh_path: Path, out: Path, config: GenerateConfig, progress
     truth, _ = normalise(load_mesh(mesh_path))
     with Workspace(out) as workspace:
         workspace.write_bytes("ground_truth.glb", export.write_glb(truth))
-        elevation = math.radians(config.reference.elevation)
+        elevation = math.radians(config.reference.elevation_or_level)
         device = scene_device(config, progress)
         prior = LiftingOracle(truth.to(device), image_size=config.oracle_size).to(device)
         result: Result = run_stages(reference_of(truth, elevation), FixedPriors(prior), config, workspace, progress)

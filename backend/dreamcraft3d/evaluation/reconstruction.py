@@ -81,7 +81,7 @@ def reconstruct(
 def _row(
     name: str, truth: TexturedMesh, variant: str, config: GenerateConfig, folder: Path, progress: Progress
 ) -> ReconstructionRow:
-    elevation = math.radians(config.reference.elevation)
+    elevation = math.radians(config.reference.elevation_or_level)
     picture = dataclasses.replace(reference_of(truth, elevation), depth=None, normal=None)
     with Workspace(folder) as workspace:
         workspace.write_bytes("ground_truth.glb", write_glb(truth))

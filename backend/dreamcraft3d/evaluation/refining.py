@@ -88,7 +88,7 @@ def evaluate_refine(
     """Refines the mesh with grey images towards its own, with the exact prior, and scores each image."""
     surface = surface_of(truth, two_sided=config.refine.two_sided)
     look = TrueLook(truth, surface)
-    elevation = math.radians(config.reference.elevation)
+    elevation = math.radians(config.reference.elevation_or_level)
     rgba = look(torch.tensor([elevation]), torch.zeros(1), "rgba", config.reference.size)[0]
     reference = ReferenceView(rgba=rgba, mask=rgba[..., 3] > 0.5, elevation=elevation, matting="rendered")
     start = greyed(truth)

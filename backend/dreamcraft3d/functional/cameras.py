@@ -102,6 +102,11 @@ def framing_distance(fovy: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
     return HALF_WIDTH / torch.tan(0.5 * fovy)
 
 
+def framing_cameras(elevation: Float[Tensor, " N"], azimuth: Float[Tensor, " N"], fovy: Float[Tensor, " N"]) -> Cameras:
+    """Cameras that see the same width at the origin, whatever their field of view (radians)."""
+    return orbit(elevation, azimuth, distance=framing_distance(fovy), fovy=fovy)
+
+
 def projection(cameras: Cameras, *, near: float = 0.1, far: float = 100.0) -> Float[Tensor, "B 4 4"]:
     """OpenGL perspective matrices of square images, y up in clip space (the rasteriser maps y = +1 to row 0)."""
     matrix = torch.zeros_like(cameras.c2w)

@@ -116,9 +116,18 @@ class Estimate:
 class SurfaceEstimator(Protocol):
     """What guesses the visible surface of a picture, for the depth and normal losses of the reference view."""
 
-    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float) -> Estimate:
-        """Depth and normals of a premultiplied picture taken at an elevation (radians), at any resolution; without
+    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float, fovy: float = FOVY) -> Estimate:
+        """Depth and normals of a premultiplied picture whose camera is known (radians), at any resolution; without
         gradient, and without meaning where the picture is transparent."""
+        ...
+
+
+@runtime_checkable
+class CameraEstimator(Protocol):
+    """What guesses the camera that took a picture."""
+
+    def guess_camera(self, rgba: Float[Tensor, "1 H W 4"]) -> tuple[float, float]:
+        """Elevation and field of view, radians, of a premultiplied picture whose object fills the square."""
         ...
 
 

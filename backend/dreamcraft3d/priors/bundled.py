@@ -19,11 +19,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError
-from dreamcraft3d.functional.cameras import FOVY, Cameras
+from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_cameras
 from dreamcraft3d.functional.diffusion import add_noise, classifier_free_guidance, x0_to_noise
 from dreamcraft3d.priors.base import Content, Estimate, ViewCondition, resize_area
 from dreamcraft3d.priors.frustum_volume import FrustumVolume
-from dreamcraft3d.priors.lifting import REACH, REFERENCE_SIZE, Look, Picture, ReferenceCode, framing_cameras
+from dreamcraft3d.priors.lifting import REACH, REFERENCE_SIZE, Look, Picture, ReferenceCode
 from dreamcraft3d.priors.network import SIZE, BundledNetwork, channels_last, network_of, pose_vector
 
 WEIGHTS = "bundled.safetensors"

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_distance, orbit
+from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_cameras, framing_distance
 from dreamcraft3d.kernels.frustum import pixel_centres, relative_cameras, render_frustum
 from dreamcraft3d.priors.base import Estimate
 
@@ -69,13 +69,6 @@ class Look:
         return Look(*(field[index] for field in vars(self).values()))
 
 
-def framing_cameras(
-    elevation: Float[Tensor, " N"], azimuth: Float[Tensor, " N"], fovy: Float[Tensor, " N"]
-) -> Cameras:
-    """Cameras that see the same width at the origin, whatever their field of view (radians)."""
-    return orbit(elevation, azimuth, distance=framing_distance(fovy), fovy=fovy)
-
-
 def look(code: ReferenceCode, wanted: Cameras, *, size: int, pixels: Float[Tensor, "N R 2"] | None = None) -> Look:
     """Render the codes from N = B T cameras, T for each code in turn.
 
@@ -88,9 +81,7 @@ def look(code: ReferenceCode, wanted: Cameras, *, size: int, pixels: Float[Tenso
     if pixels is None:
         pixels = pixel_centres(size, code.volume.device).expand(len(wanted), -1, -1)
     cameras = relative_cameras(wanted, reference[rows])
-    seen = render_frustum(
-        code.volume, cameras, pixels, samples=code.volume.shape[3], reach=REACH, bias=OPACITY_BIAS
-    )
+    seen = render_frustum(code.volume, cameras, pixels, samples=code.volume.shape[3], reach=REACH, bias=OPACITY_BIAS)
     fields = torch.cat([seen.colour, seen.opacity, seen.depth, seen.features], dim=-1).transpose(1, 2)
     picture = fields.unflatten(2, (size, size)).contiguous()
     return Look(picture[:, :4], picture[:, 4:5], picture[:, 5:])

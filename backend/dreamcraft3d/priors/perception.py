@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreamcraft3d.errors import DreamCraftError, MissingDependencyError
+from dreamcraft3d.functional.cameras import FOVY
 from dreamcraft3d.priors.base import Estimate, SurfaceEstimator
 from dreamcraft3d.priors.components import precision, quietly
 from dreamcraft3d.priors.models import folder_of, variant_in
@@ -35,8 +36,8 @@ class MarigoldEstimator:
         self._folders, self._device = (depth, normals), torch.device(device)
 
     @torch.no_grad()
-    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float) -> Estimate:
-        """Depth (near 0, far 1) and unit normals, at the size of the picture; `elevation` is not needed."""
+    def estimate(self, rgba: Float[Tensor, "1 H W 4"], elevation: float, fovy: float = FOVY) -> Estimate:
+        """Depth (near 0, far 1) and unit normals, at the size of the picture; the camera is not needed."""
         from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
 
         grey = (rgba[..., :3] + GREY * (1.0 - rgba[..., 3:])).permute(0, 3, 1, 2).clamp(0.0, 1.0)

@@ -122,7 +122,7 @@ def _placed(plan: Plan) -> tuple[Surface, float]:
     """The mesh turned so that the reference picture is taken from +x, and that camera's elevation (radians)."""
     header, two_sided = plan.request.header, plan.config.refine.two_sided
     surface = surface_of(plan.request, two_sided=two_sided)
-    elevation = float(np.radians(plan.config.reference.elevation))
+    elevation = float(np.radians(plan.config.reference.elevation_or_level))
     if header.reference is None or header.reference.world_to_clip is None:
         return surface, elevation
     viewer = viewer_of(header.reference.world_to_clip, header.matrix_world)

@@ -144,11 +144,12 @@ def volume_opacity(volume: LiftedVolume, cameras: Cameras) -> Float[Tensor, "B S
 
 
 def _probes(supervision: Supervision) -> Cameras:
-    """The reference view, and evenly spaced azimuths at alternating heights."""
-    turn = torch.arange(VIEWS) * (2.0 * math.pi / VIEWS)
-    tilt = torch.tensor([0.3 if index % 2 else 0.0 for index in range(VIEWS)])
-    tilt[0] = supervision.reference.elevation
-    return orbit(tilt, turn).to(supervision.device)
+    """The reference view, then evenly spaced azimuths at alternating heights."""
+    turn = torch.arange(1, VIEWS) * (2.0 * math.pi / VIEWS)
+    tilt = torch.tensor([0.3 if index % 2 else 0.0 for index in range(1, VIEWS)])
+    around = orbit(tilt, turn).to(supervision.device)
+    both = zip(vars(supervision.camera).values(), vars(around).values(), strict=True)
+    return Cameras(*(torch.cat(pair) for pair in both))
 
 
 def soft_iou(a: Float[Tensor, "B S S"], b: Float[Tensor, "B S S"]) -> Float[Tensor, " B"]:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from dreamcraft3d.config import ReferenceConfig
 from dreamcraft3d.errors import InputError
+from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_cameras
 from dreamcraft3d.stages.matting import find_object
 from dreamcraft3d.stages.pictures import read_map, read_picture
 from dreamcraft3d.workspace import Workspace
@@ -50,8 +51,9 @@ class ReferenceView:
     """The picture as the reference camera sees it.
 
     Attributes:
-        rgba: premultiplied, soft opacity. mask: opacity above one half. elevation: of the camera, radians. matting:
-        how the object was found: "alpha channel", "given mask", "rembg (model)", "plain background", "GrabCut".
+        rgba: premultiplied, soft opacity. mask: opacity above one half. elevation, fovy: of the camera, radians.
+        matting: how the object was found: "alpha channel", "given mask", "rembg (model)", "plain background",
+        "GrabCut".
         depth: larger is farther, no unit, 0 outside the mask. normal: unit, view space (x right, y up, z to the
         viewer). frame: left, top and side of the square that was cut out, as parts of the picture's width.
     """
@@ -63,6 +65,13 @@ class ReferenceView:
     depth: Float[Tensor, "S S"] | None = None
     normal: Float[Tensor, "S S 3"] | None = None
     frame: tuple[float, float, float] | None = None
+    fovy: float = FOVY
+
+    @property
+    def camera(self) -> Cameras:
+        """Where the picture was taken from: azimuth 0, on +x, at the distance that suits the field of view."""
+        elevation, azimuth, fovy = (torch.tensor([angle]) for angle in (self.elevation, 0.0, self.fovy))
+        return framing_cameras(elevation, azimuth, fovy).to(self.rgba.device)
 
     @property
     def colour(self) -> Float[Tensor, "S S 3"]:
@@ -106,7 +115,8 @@ def load_reference(
     return ReferenceView(
         rgba=torch.from_numpy(rgba),
         mask=torch.from_numpy(inside),
-        elevation=math.radians(config.elevation),
+        elevation=math.radians(config.elevation_or_level),
+        fovy=FOVY if config.fov is None else math.radians(config.fov),
         matting=matting,
         depth=None if depth_map is None else _depth(depth_map, weights, frame, inside, config),
         normal=None if normal_map is None else _normal(normal_map, weights, frame, inside, config),

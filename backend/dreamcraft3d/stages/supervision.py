@@ -62,7 +62,7 @@ class Supervision:
     @property
     def camera(self) -> Cameras:
         """The reference camera: azimuth 0, on +x."""
-        return orbit(self.reference.elevation, 0.0).to(self.device)
+        return self.reference.camera
 
     @property
     def device(self) -> torch.device:
@@ -107,8 +107,8 @@ class Supervision:
         wanted, prior = config.weak_views, self.view_prior
         if wanted.count == 0 or prior is None or config.guidance.view_weight <= 0.0 or "rgba" not in prior.contents:
             return self
-        elevation, scale = self.reference.elevation, config.guidance.view_cfg
-        drawn = draw_weak_views(prior, self.picture, elevation, wanted, cfg_scale=scale, generator=generator)
+        scale = config.guidance.view_cfg
+        drawn = draw_weak_views(prior, self.picture, self.camera, wanted, cfg_scale=scale, generator=generator)
         return replace(self, weak=drawn)
 
     def _weakly_shown(self, config: VolumeConfig, look: int, fraction: float) -> WeakViews | None:
@@ -192,7 +192,9 @@ class Supervision:
 
     def condition(self, cameras: Cameras, content: Content = "rgba") -> ViewCondition:
         """What the priors are told about novel views."""
-        return ViewCondition(self.picture, self.reference.elevation, cameras.elevation, cameras.azimuth, content)
+        view = self.reference
+        angles = cameras.elevation, cameras.azimuth
+        return ViewCondition(self.picture, view.elevation, *angles, content, reference_fovy=view.fovy)
 
     def guidance_loss(
         self,

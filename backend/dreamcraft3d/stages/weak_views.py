@@ -40,7 +40,7 @@ class WeakViews:
 def draw_weak_views(
     prior: DiffusionPrior,
     picture: Float[Tensor, "1 S S 4"],
-    elevation: float,
+    camera: Cameras,
     config: WeakViewsConfig,
     *,
     cfg_scale: float,
@@ -49,14 +49,15 @@ def draw_weak_views(
     """Evenly spaced views around the object, the reference's own left out, drawn from noise one after the other.
 
     Args:
-        picture: the reference, premultiplied; its camera stands at `elevation` radians and azimuth 0.
+        picture: the reference, premultiplied, as its `camera` (at azimuth 0) sees it.
     """
     azimuth = torch.arange(1, config.count + 1) * (2.0 * math.pi / (config.count + 1))
+    tilt, lens = float(camera.elevation[0]), float(camera.fovy[0])
     cameras = orbit(torch.full_like(azimuth, math.radians(config.elevation)), azimuth).to(picture.device)
     drawn = [
         sample(
             prior,
-            ViewCondition(picture, elevation, cameras.elevation[k : k + 1], cameras.azimuth[k : k + 1]),
+            ViewCondition(picture, tilt, cameras.elevation[k : k + 1], cameras.azimuth[k : k + 1], reference_fovy=lens),
             steps=config.steps,
             cfg_scale=cfg_scale,
             generator=generator,

@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
-from dreamcraft3d.functional.cameras import framing_distance
-from dreamcraft3d.priors.lifting import REFERENCE_SIZE, framing_cameras
+from dreamcraft3d.functional.cameras import framing_cameras, framing_distance
+from dreamcraft3d.priors.lifting import REFERENCE_SIZE
 from dreamcraft3d.priors.network import SIZE
 from dreamcraft3d.training.objects import ObjectPack, PackedObject
 from dreamcraft3d.training.occupancy import carved_occupancy

@@ -13,11 +13,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional
 
-from dreamcraft3d.functional.cameras import Cameras
+from dreamcraft3d.functional.cameras import Cameras, framing_cameras
 from dreamcraft3d.functional.diffusion import add_noise
 from dreamcraft3d.kernels.frustum import pixel_centres
 from dreamcraft3d.priors.base import Estimate
-from dreamcraft3d.priors.lifting import Look, ReferenceCode, framing_cameras, look
+from dreamcraft3d.priors.lifting import Look, ReferenceCode, look
 from dreamcraft3d.priors.network import SIZE, BundledNetwork, pose_vector
 from dreamcraft3d.training.dataset import Batch
 
@@ -93,9 +93,7 @@ def _thin_views_loss(code: ReferenceCode, batch: Batch, offset: tuple[int, int])
     return view_loss(view, target, depth).unflatten(0, (-1, targets)).sum(1)
 
 
-def view_loss(
-    view: Look, target: Float[Tensor, "N 4 h w"], depth: Float[Tensor, "N 1 h w"]
-) -> Float[Tensor, " N"]:
+def view_loss(view: Look, target: Float[Tensor, "N 4 h w"], depth: Float[Tensor, "N 1 h w"]) -> Float[Tensor, " N"]:
     """What lifted views get wrong: squared error of x = 2 rgba - 1, opacity twice, and of depth (world units) times
     opacity."""
     weights = target.new_tensor([1.0, 1.0, 1.0, 2.0])[:, None, None]
