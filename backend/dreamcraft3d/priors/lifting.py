@@ -69,9 +69,7 @@ class Look:
         return Look(*(field[index] for field in vars(self).values()))
 
 
-def framing_cameras(
-    elevation: Float[Tensor, " N"], azimuth: Float[Tensor, " N"], fovy: Float[Tensor, " N"]
-) -> Cameras:
+def framing_cameras(elevation: Float[Tensor, " N"], azimuth: Float[Tensor, " N"], fovy: Float[Tensor, " N"]) -> Cameras:
     """Cameras that see the same width at the origin, whatever their field of view (radians)."""
     return orbit(elevation, azimuth, distance=framing_distance(fovy), fovy=fovy)
 
@@ -88,9 +86,7 @@ def look(code: ReferenceCode, wanted: Cameras, *, size: int, pixels: Float[Tenso
     if pixels is None:
         pixels = pixel_centres(size, code.volume.device).expand(len(wanted), -1, -1)
     cameras = relative_cameras(wanted, reference[rows])
-    seen = render_frustum(
-        code.volume, cameras, pixels, samples=code.volume.shape[3], reach=REACH, bias=OPACITY_BIAS
-    )
+    seen = render_frustum(code.volume, cameras, pixels, samples=code.volume.shape[3], reach=REACH, bias=OPACITY_BIAS)
     fields = torch.cat([seen.colour, seen.opacity, seen.depth, seen.features], dim=-1).transpose(1, 2)
     picture = fields.unflatten(2, (size, size)).contiguous()
     return Look(picture[:, :4], picture[:, 4:5], picture[:, 5:])
@@ -145,7 +141,8 @@ class TransformerBlock(nn.Module):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         mixed = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, count, width)
         x = x + self.out(mixed)
-        return x + self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh"))
+        result: Tensor = x + self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh"))
+        return result
 
 
 class LiftingEncoder(nn.Module):

@@ -93,9 +93,7 @@ def _thin_views_loss(code: ReferenceCode, batch: Batch, offset: tuple[int, int])
     return view_loss(view, target, depth).unflatten(0, (-1, targets)).sum(1)
 
 
-def view_loss(
-    view: Look, target: Float[Tensor, "N 4 h w"], depth: Float[Tensor, "N 1 h w"]
-) -> Float[Tensor, " N"]:
+def view_loss(view: Look, target: Float[Tensor, "N 4 h w"], depth: Float[Tensor, "N 1 h w"]) -> Float[Tensor, " N"]:
     """What lifted views get wrong: squared error of x = 2 rgba - 1, opacity twice, and of depth (world units) times
     opacity."""
     weights = target.new_tensor([1.0, 1.0, 1.0, 2.0])[:, None, None]

@@ -27,6 +27,7 @@ from dreamcraft3d.training.shapes import make_object
 
 Picture = Float[Tensor, "B H W 4"]
 ONE_STEP = 700
+SHEET_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -54,9 +55,7 @@ def procedural_objects(seeds: Iterable[int], *, views: int = 4) -> list[HeldOut]
     return [HeldOut(f"{kind}-{seed}", kind, batch) for seed, kind, batch in zip(seeds, kinds, batches, strict=True)]
 
 
-def real_objects(
-    pack: ObjectPack, *, limit: int | None = None, wide: bool = False, views: int = 4
-) -> list[HeldOut]:
+def real_objects(pack: ObjectPack, *, limit: int | None = None, wide: bool = False, views: int = 4) -> list[HeldOut]:
     """The pack's held-out objects (evenly chosen if they are more than `limit`), in the set-up of figures, or in that
     of the wide world."""
     things = pack.chosen(held_out=True)
@@ -160,11 +159,13 @@ def sample_sheet(prior: DiffusionPrior, path: Path, objects: Sequence[HeldOut], 
     for thing in objects:
         batch = _first_views(thing.batch, 2)
         pictures = pictures_of(prior, batch, steps=steps, cfg_scale=1.0, generator=generator)
-        rows = [batch.target[0].permute(0, 2, 3, 1), *(pictures[name] for name in ("sampled", "lifted") if name in pictures)]
+        found = [pictures[name] for name in ("sampled", "lifted") if name in pictures]
+        rows = [batch.target[0].permute(0, 2, 3, 1), *found]
         first = _resized(batch.reference.permute(0, 2, 3, 1))
         left = [first, *[torch.zeros_like(first)] * (len(rows) - 1)]
         strips = [torch.cat(list(over_white(torch.cat(pair))), dim=1) for pair in zip(left, rows, strict=True)]
         tiles.append(torch.cat(strips, dim=0))
-    columns = [torch.cat(tiles[k::4], dim=0) for k in range(4)]
+    tiles += [torch.ones_like(tiles[0])] * (-len(tiles) % min(SHEET_COLUMNS, len(tiles)))
+    columns = [torch.cat(tiles[k::SHEET_COLUMNS], dim=0) for k in range(min(SHEET_COLUMNS, len(tiles)))]
     picture = torch.cat(columns, dim=1).clamp(0.0, 1.0)
     Image.fromarray((picture * 255.0 + 0.5).to(torch.uint8).numpy()).save(path)
