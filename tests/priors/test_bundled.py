@@ -117,7 +117,7 @@ def test_views_are_seen_through_the_wanted_lens(prior: BundledPrior) -> None:
     assert torch.equal(prior.lifted(plain), prior.lifted(replace(plain, fovy=FOVY)))
 
 
-def test_the_empty_reference_has_no_camera_to_guess_but_pictures_do(prior: BundledPrior) -> None:
+def test_the_guessed_camera_follows_the_picture(prior: BundledPrior) -> None:
     """Before training the guess is the plain set-up; it follows the picture once its last layer says something."""
     assert prior.guess_camera(condition().reference) == (0.0, pytest.approx(FOVY))
     torch.nn.init.constant_(prior.network.camera.out.weight, 0.05)

@@ -1,4 +1,4 @@
-"""The picture cache: what is written is what is drawn, and what is varied keeps pictures, cells and cameras together."""
+"""The picture cache: what is written is what is drawn; what is varied keeps pictures, cells and cameras together."""
 
 import math
 import multiprocessing

@@ -44,7 +44,7 @@ class Knowing:
 
     def encode(self, reference: Tensor, elevation: Tensor, fovy: Tensor) -> tuple[ReferenceCode, Estimate]:
         truth, off = self.batch, self.off
-        cells = torch.where(truth.occupancy, 40.0, -40.0) * (1.0 - 2.0 * off["occupancy"])
+        cells = torch.where(truth.occupancy, 40.0, -40.0) * (1.0 - 10.0 * off["occupancy"])
         volume = torch.zeros(len(reference), SIDE, SIDE, PLANES, 8)
         code = ReferenceCode(volume, cells, torch.zeros(len(reference), 1, 1), elevation, fovy)
         return code, Estimate(truth.reference_depth + off["surface"], truth.normal)

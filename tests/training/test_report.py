@@ -48,7 +48,7 @@ def exact_prior() -> OraclePrior:
     surface = surface_of(make_object(SEED).solid)
 
     def true_view(elevation: torch.Tensor, azimuth: torch.Tensor, _content: str, size: int) -> torch.Tensor:
-        return render_surface(surface, orbit(elevation, azimuth), LIT, size=size, supersampling=3).rgba
+        return render_surface(surface, orbit(elevation, azimuth), LIT, size=size).rgba
 
     return OraclePrior(true_view, image_size=64)
 
