@@ -29,6 +29,11 @@ def test_volume_kernels_have_their_rows(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(bench_volume, "POINTS", 64)
     monkeypatch.setattr(bench_volume, "RAY_SIDE", 4)
     monkeypatch.setattr(bench_volume, "HASH_GRIDS", ((8, False, False), (8, True, True)))
+    monkeypatch.setattr(bench_volume, "FRUSTUM", (6, 4))
     rows = bench_volume.volume_benchmarks(1)
-    assert len({(row.name, row.detail) for row in rows}) == 5
+    assert len({(row.name, row.detail) for row in rows}) == 7
+    assert [row.name for row in rows if "frustum" in row.name] == [
+        "frustum volume forward",
+        "frustum volume forward + backward",
+    ]
     assert all(row.ours_ms > 0.0 and row.twin_ms > 0.0 for row in rows)

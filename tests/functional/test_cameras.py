@@ -2,10 +2,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dreamcraft3d.functional.cameras import DISTANCE, FOVY, orbit, project, rays
+from dreamcraft3d.functional.cameras import DISTANCE, FOVY, HALF_WIDTH, framing_distance, orbit, project, rays
 
 angles = st.floats(-math.pi, math.pi)
 elevations = st.floats(-1.5, 1.5)
@@ -53,3 +53,19 @@ def test_rays_and_projection_agree(elevation: float, azimuth: float, row: int, c
 def test_azimuth_grows_towards_image_right() -> None:
     """A camera at +90 degrees shows the side that faces image-right of the reference."""
     assert torch.allclose(orbit(0.0, math.pi / 2).c2w[0, :3, 3], torch.tensor([0.0, DISTANCE, 0.0]), atol=1e-5)
+
+
+@given(st.floats(5.0, 90.0), elevations, angles)
+@settings(deadline=None)
+def test_every_lens_frames_the_same_width_at_the_origin(degrees: float, elevation: float, azimuth: float) -> None:
+    fovy = torch.tensor([math.radians(degrees)])
+    camera = orbit(elevation, azimuth, distance=framing_distance(fovy), fovy=fovy)
+    edges = torch.stack([HALF_WIDTH * camera.c2w[0, :3, 0], -HALF_WIDTH * camera.c2w[0, :3, 1]])
+    clip = project(edges, camera)[0]
+    assert torch.allclose(clip[:, :2] / clip[:, 3:], torch.tensor([[1.0, 0.0], [0.0, -1.0]]), atol=1e-4)
+
+
+def test_the_default_lens_frames_from_the_default_distance() -> None:
+    assert float(framing_distance(torch.tensor([FOVY]))) == pytest.approx(DISTANCE, abs=1e-5)
+    near, far = framing_distance(torch.tensor([math.radians(50.0), math.radians(10.0)])).tolist()
+    assert near < DISTANCE < far

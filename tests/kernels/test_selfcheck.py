@@ -1,5 +1,7 @@
 """A card that our kernels fail on is not used: wrong results, refusals, and a card that works."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -64,6 +66,19 @@ def test_a_ray_more_or_less_is_no_trouble_but_half_of_them_are(monkeypatch):
     monkeypatch.setattr(selfcheck, "PROBLEMS", (selfcheck._marching,))
     with pretend_card():
         assert "marching: results differ" in str(selfcheck.card_trouble(CARD))
+
+
+def test_a_volume_that_is_too_bright_on_the_card_is_noticed(monkeypatch):
+    right = selfcheck.render_frustum
+
+    def wrong(volume, *rest, **options):
+        view = right(volume, *rest, **options)
+        return view if volume.device.type == "cpu" else replace(view, colour=1.5 * view.colour)
+
+    monkeypatch.setattr(selfcheck, "render_frustum", wrong)
+    monkeypatch.setattr(selfcheck, "PROBLEMS", (selfcheck._lifting,))
+    with pretend_card():
+        assert str(selfcheck.card_trouble(CARD)).startswith("lifting: results differ by ")
 
 
 def test_a_refusal_sends_the_scene_to_the_processor_with_a_word(monkeypatch):

@@ -1,25 +1,24 @@
 """The bundled prior keeps the protocol; weights here are random unless a test says otherwise."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from dreamcraft3d.errors import DreamCraftError
+from dreamcraft3d.functional.cameras import FOVY, Cameras
 from dreamcraft3d.functional.diffusion import add_noise, noise_to_x0
 from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition
 from dreamcraft3d.priors.bundled import BundledPrior
-from dreamcraft3d.priors.network import BundledNetwork, pose_vector
+from dreamcraft3d.priors.lifting import framing_cameras
+from dreamcraft3d.priors.network import pose_vector
 from dreamcraft3d.priors.sampling import sample
 from dreamcraft3d.training.dataset import held_out
-from dreamcraft3d.training.report import held_out_figures
+from dreamcraft3d.training.report import held_out_figures, procedural_objects
 from dreamcraft3d.training.train import write_weights
-
-
-def tiny_network() -> BundledNetwork:
-    torch.manual_seed(1)
-    return BundledNetwork(channels=(32, 32), widths=(16, 16, 32), planes=6, features=2, embedding=32)
+from tiny_models import tiny_network
 
 
 @pytest.fixture
@@ -103,10 +102,40 @@ def test_a_new_reference_is_noticed(prior: BundledPrior) -> None:
     assert torch.equal(a, c)
 
 
-def test_pose_vector_is_periodic_and_tells_left_from_right() -> None:
-    e, a, r = torch.tensor([0.3]), torch.tensor([1.0]), torch.tensor([0.1])
-    assert torch.allclose(pose_vector(e, a, r), pose_vector(e, a + 2 * math.pi, r), atol=1e-5)
-    assert not torch.allclose(pose_vector(e, a, r), pose_vector(e, -a, r), atol=0.1)
+def test_a_new_lens_or_tilt_of_the_reference_is_noticed(prior: BundledPrior) -> None:
+    first, t = condition(), torch.tensor([500, 500])
+    asked = (first, replace(first, reference_fovy=0.7), replace(first, reference_elevation=0.4), first)
+    a, b, c, d = (prior.predict_noise(noisy(), t, view, cfg_scale=1.0) for view in asked)
+    assert not torch.allclose(a, b, atol=1e-4)
+    assert not torch.allclose(a, c, atol=1e-4)
+    assert torch.equal(a, d)
+
+
+def test_views_are_seen_through_the_wanted_lens(prior: BundledPrior) -> None:
+    plain, wide = condition(), replace(condition(), fovy=math.radians(45.0))
+    assert not torch.allclose(prior.lifted(plain), prior.lifted(wide), atol=1e-3)
+    assert torch.equal(prior.lifted(plain), prior.lifted(replace(plain, fovy=FOVY)))
+
+
+def test_the_guessed_camera_follows_the_picture(prior: BundledPrior) -> None:
+    """Before training the guess is the plain set-up; it follows the picture once its last layer says something."""
+    assert prior.guess_camera(condition().reference) == (0.0, pytest.approx(FOVY))
+    torch.nn.init.constant_(prior.network.camera.out.weight, 0.05)
+    other = 1.0 - condition().reference
+    assert prior.guess_camera(other) != prior.guess_camera(condition().reference)
+
+
+def camera(elevation: float, azimuth: float, fovy: float = FOVY) -> Cameras:
+    return framing_cameras(*(torch.tensor([angle]) for angle in (elevation, azimuth, fovy)))
+
+
+def test_pose_vector_is_periodic_and_tells_left_from_right_and_lenses_apart() -> None:
+    start, wanted = camera(0.1, 0.0), camera(0.3, 1.0)
+    assert torch.allclose(pose_vector(wanted, start), pose_vector(camera(0.3, 1.0 + 2 * math.pi), start), atol=1e-5)
+    others = (camera(0.3, -1.0), camera(0.3, 1.0, 0.6), camera(0.5, 1.0))
+    assert not any(torch.allclose(pose_vector(wanted, start), pose_vector(o, start), atol=0.1) for o in others)
+    for other in (camera(0.4, 0.0), camera(0.1, 0.0, 0.6)):
+        assert not torch.allclose(pose_vector(wanted, start), pose_vector(wanted, other), atol=0.1)
 
 
 def test_samples_are_pictures_and_repeatable(prior: BundledPrior) -> None:
@@ -146,7 +175,7 @@ def test_adapters_attach_and_start_as_nothing(prior: BundledPrior) -> None:
 @pytest.mark.slow
 def test_the_shipped_weights_see_behind_objects() -> None:
     """On held-out objects a sampled view beats giving the reference picture back, by far more than noise."""
-    figures = held_out_figures(BundledPrior.load(), range(12), views=4, steps=4)
+    figures = held_out_figures(BundledPrior.load(), procedural_objects(range(12)), views=4, steps=4)
     assert figures["sampled"].iou > figures["reference again"].iou + 0.03
     assert figures["sampled"].psnr > figures["reference again"].psnr + 1.0
     assert figures["one step"].psnr > 20.0
@@ -156,8 +185,8 @@ def test_the_surface_of_a_picture_is_estimated() -> None:
     """The estimate of the shipped weights follows the true depth and normals of a held-out object."""
     batch = held_out([46], views=2)[0]
     reference = batch.reference.permute(0, 2, 3, 1)
-    estimate = BundledPrior.load().estimate(reference, float(batch.pose[0, 0, 2]))
-    inside = batch.reference[0, 3] > 0.9
+    estimate = BundledPrior.load().estimate(reference, float(batch.camera[0, 0]))
+    inside = torch.nn.functional.avg_pool2d(batch.reference[0, 3:], 2)[0] > 0.9
     pair = torch.stack([estimate.depth[0, 0][inside], batch.reference_depth[0, 0][inside]])
     assert float(torch.corrcoef(pair)[0, 1]) > 0.7
     cosine = (estimate.normal[0] * batch.normal[0]).sum(0)[inside]

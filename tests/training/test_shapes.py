@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dreamcraft3d.training import primitives
 from dreamcraft3d.training.primitives import Part
 from dreamcraft3d.training.sculptor import Light, Paint, Sculptor, rotation
-from dreamcraft3d.training.shapes import FILL, HALF_FIELD, KINDS, _bounds, make_object
+from dreamcraft3d.training.shapes import FILL, FOVY, HALF_WIDTH, KINDS, WIDEST, _bounds, framed, make_object
 
 PARTS = {
     "ball": primitives.lathe(primitives.dome(9), primitives.circle(16)),
@@ -55,15 +55,41 @@ def test_box_volume_is_exact() -> None:
 def test_every_object_fits_every_view(seed: int) -> None:
     thing = make_object(seed)
     vertices = thing.solid.vertices
-    low, high = _bounds(vertices, thing.elevation)
+    low, high = _bounds(vertices, thing.elevation, FOVY)
     assert (high - low).max() <= 2.0 * FILL + 0.02
     assert np.abs(low + high).max() < 0.05, "the reference picture is not centred"
-    assert np.linalg.norm(vertices[:, :2], axis=1).max() < 3.8 * HALF_FIELD
+    assert np.linalg.norm(vertices[:, :2], axis=1).max() < HALF_WIDTH
     assert len(thing.solid.faces) < 30_000  # 20,400 is the most among seeds 0 to 599, their median 3,120
     assert thing.solid.colours.min() >= 0.0
     assert thing.solid.colours.max() <= 1.0
     assert np.isfinite(vertices).all()
     assert volume(vertices, thing.solid.faces) > 0.0
+
+
+@given(
+    seed=st.integers(0, 2**31), fovy=st.floats(10.0, 50.0), elevation=st.floats(-20.0, 60.0), fill=st.floats(0.6, 0.95)
+)
+@settings(max_examples=25, deadline=None)
+def test_framing_fills_the_picture_as_said_through_every_lens(
+    seed: int, fovy: float, elevation: float, fill: float
+) -> None:
+    """Unless the object, turned about the vertical, would leave other pictures."""
+    fovy, elevation = np.radians(fovy), np.radians(elevation)
+    vertices = framed(make_object(seed).solid.vertices, elevation, fovy=fovy, fill=fill)
+    low, high = _bounds(vertices, elevation, fovy)
+    span, radius = (high - low).max() / 2.0, np.linalg.norm(vertices[:, :2], axis=1).max()
+    widest = WIDEST * np.cos(0.5 * fovy) / np.cos(0.5 * FOVY)
+    assert span <= fill + 0.02
+    assert radius <= widest + 0.01
+    assert span > fill - 0.02 or radius > widest - 0.02, "as large as it may be"
+    assert np.abs(low + high).max() < 0.1, "the reference picture is not centred"
+
+
+def test_unlit_objects_have_the_same_shape_and_no_shade() -> None:
+    lit, bare = make_object(46), make_object(46, lit=False)
+    assert np.array_equal(lit.solid.vertices, bare.solid.vertices)
+    assert (bare.solid.colours >= lit.solid.colours - 1e-6).mean() > 0.95
+    assert bare.solid.colours.mean() > lit.solid.colours.mean() + 0.02
 
 
 @pytest.mark.parametrize("make", [make for make, _ in KINDS], ids=lambda make: make.__name__)

@@ -8,41 +8,44 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
+from crossings import Crossings
 from dreamcraft3d.errors import DreamCraftError
+from dreamcraft3d.kernels.reference.frustum import render_frustum as reference_implementation
+from dreamcraft3d.priors import lifting
 from dreamcraft3d.priors.bundled import BundledPrior
 from dreamcraft3d.training import train as training
-from dreamcraft3d.training.dataset import Batch, World, world_folder, write_shard
-from dreamcraft3d.training.report import held_out_figures, sample_sheet
+from dreamcraft3d.training.dataset import Batch, TrainingSet, world_folder
+from dreamcraft3d.training.losses import Share, Weights, training_loss
+from dreamcraft3d.training.report import held_out_figures, procedural_objects, sample_sheet
+from dreamcraft3d.training.shards import Shard, Source, write_shard
 from dreamcraft3d.training.train import (
     Trainer,
     TrainSettings,
     draw_timesteps,
     fast_arithmetic,
-    settings_of,
     train,
     write_weights,
 )
+from packs import write_pack
 from tiny_models import tiny_network
 
-TINY = TrainSettings(steps=8, batch=4, targets=2, warm_up=2, shards=1, learning_rate=2e-3, bfloat16=False)
+TINY = TrainSettings(steps=8, batch=4, targets=2, warm_up=2, shards=1, examples=2, learning_rate=2e-3, bfloat16=False)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("run")
-    write_shard(world_folder(path), 0, objects=2, views=3)
+    write_shard(world_folder(path), Shard(0, "procedural"), Source(examples=2, views=3))
     return path
 
 
 @pytest.fixture(scope="module")
-def world(folder: Path) -> World:
-    return World(world_folder(folder))
+def world(folder: Path) -> TrainingSet:
+    return TrainingSet(world_folder(folder))
 
 
-def test_the_loss_falls(world: World) -> None:
+def test_the_loss_falls(world: TrainingSet) -> None:
     trainer = Trainer(TrainSettings(steps=100, batch=4, warm_up=1, learning_rate=4e-3), network=tiny_network())
     losses = [float(trainer.train_step(world.batch(4, trainer.generator))) for _ in range(16)]
     assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
@@ -50,7 +53,7 @@ def test_the_loss_falls(world: World) -> None:
     assert all(moved), "every weight takes part"
 
 
-def test_resuming_is_exact(world: World, tmp_path: Path) -> None:
+def test_resuming_is_exact(world: TrainingSet, tmp_path: Path) -> None:
     whole, first, second = (Trainer(TINY, network=tiny_network()) for _ in range(3))
     straight = [float(whole.train_step(world.batch(4, whole.generator))) for _ in range(4)]
     for _ in range(2):
@@ -63,7 +66,7 @@ def test_resuming_is_exact(world: World, tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_another_machine_goes_on_from_weights(world: World, tmp_path: Path) -> None:
+def test_another_machine_goes_on_from_weights(world: TrainingSet, tmp_path: Path) -> None:
     first, second = (Trainer(TINY, network=tiny_network()) for _ in range(2))
     for _ in range(3):
         first.train_step(world.batch(4, first.generator))
@@ -92,7 +95,7 @@ def test_a_new_optimiser_begins_its_fall_where_it_begins(tmp_path: Path) -> None
     assert again.annealing == 1.0
 
 
-def test_workers_share_the_batch(world: World) -> None:
+def test_workers_share_the_batch(world: TrainingSet) -> None:
     """Two threads with half of the batch each do what one does with all of it."""
     batch = world.batch(4, torch.Generator().manual_seed(0))
     one, two = (Trainer(TrainSettings(**{**TINY.__dict__, "workers": n}), network=tiny_network()) for n in (1, 2))
@@ -122,7 +125,7 @@ def with_one_kernel(trainer: Trainer) -> Trainer:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_checkpoints_move_between_cpu_and_card(world: World, tmp_path: Path, there: bool) -> None:
+def test_checkpoints_move_between_cpu_and_card(world: TrainingSet, tmp_path: Path, there: bool) -> None:
     plain, fused = Trainer(TINY, network=tiny_network()), with_one_kernel(Trainer(TINY, network=tiny_network()))
     first, second = (plain, fused) if there else (fused, plain)
     for _ in range(2):
@@ -151,37 +154,21 @@ def test_a_card_computes_fast_within_training_only() -> None:
         assert not cudnn.benchmark
 
 
-class Crossings(TorchDispatchMode):
-    """Collects the operations that take or give tensors of more than one device (numbers aside)."""
+def test_a_gpu_is_not_waited_for(world: TrainingSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device refuses what a GPU would have to be waited for: its values, and tensors of the CPU beside it.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
-        if len({tensor.device for tensor in tensors}) > 1:
-            self.found.append(str(function))
-        return result
-
-
-def test_a_card_is_not_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device refuses what a card would have to be waited for: its values, and tensors of the CPU beside it."""
+    Kernels of Warp cannot run there; what they are given is what their reference implementation is given.
+    """
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # unknown on that device
+    monkeypatch.setattr(lifting, "render_frustum", reference_implementation)
     network, device = tiny_network().to("meta"), torch.device("meta")
     batch = Batch(*(tensor.to(device) for tensor in vars(world.batch(2, torch.Generator(), targets=2)).values()))
-    dropped, t = torch.zeros(2, dtype=torch.bool, device=device), torch.zeros(2, 2, dtype=torch.long, device=device)
-    share = training._Share(batch, dropped, t, torch.randn_like(batch.target))
+    dropped, t = torch.zeros(2, dtype=torch.bool, device=device), torch.zeros(2, dtype=torch.long, device=device)
+    share = Share(batch, dropped, t, torch.randn_like(batch.target[:, 0]), (0, 1))
     with Crossings() as crossings:
-        training.share_loss(network, share, TINY).backward()
+        training_loss(network, share, Weights()).backward()
     assert not crossings.found
     assert all(parameter.grad is not None for parameter in network.parameters())
-
-
-def test_options_that_are_not_given_keep_their_defaults() -> None:
-    settings = settings_of(batch=128, targets=None, learning_rate=3e-3)
-    assert (settings.batch, settings.targets, settings.learning_rate) == (128, TrainSettings().targets, 3e-3)
 
 
 @pytest.mark.slow
@@ -190,37 +177,38 @@ def test_training_takes_in_what_is_drawn_beside_it(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(training, "REFRESH_SECONDS", 0.0)
     cache, records, used = world_folder(tmp_path), list[dict](), list[int]()
 
-    class Watched(World):
-        def _stored(self, chosen, picked, *, pinned):
-            used.extend(chosen.tolist())
-            return super()._stored(chosen, picked, pinned=pinned)
+    class Watched(TrainingSet):
+        def _row(self, kind, rng):
+            shard, row = super()._row(kind, rng)
+            used.append(next(index for index, each in enumerate(self._shards[kind]) if each is shard))
+            return shard, row
 
     def patient(record: dict) -> None:
         """Waits after the first step until more has been drawn."""
         records.append(record)
         if record.get("step") == 1:
             limit = time.monotonic() + 300.0
-            while len(list(cache.glob("poses-*.npy"))) <= record["objects"] + 1 and time.monotonic() < limit:
+            while len(list(cache.glob("*.cameras.npy"))) <= record["examples"] + 1 and time.monotonic() < limit:
                 time.sleep(0.1)
 
-    monkeypatch.setattr(training, "World", Watched)
-    settings = TrainSettings(steps=3, batch=16, targets=1, shards=10_000, objects=1, log_seconds=0.0, workers=1)
+    monkeypatch.setattr(training, "TrainingSet", Watched)
+    settings = TrainSettings(steps=3, batch=16, targets=1, shards=10_000, examples=1, log_seconds=0.0, workers=1)
     train(minutes=1.0, folder=tmp_path, settings=settings, writers=2, on_log=patient)
     steps = [record for record in records if "loss" in record]
-    assert steps[1]["objects"] < steps[2]["objects"] or steps[0]["objects"] < steps[1]["objects"]
-    assert max(used) >= steps[0]["objects"], "no later object was trained on"
+    assert steps[1]["examples"] < steps[2]["examples"] or steps[0]["examples"] < steps[1]["examples"]
+    assert max(used) >= steps[0]["examples"], "no later object was trained on"
     assert records[-1]["step"] == 3 and records[-1]["overall_img_per_s"] > 0.0
     assert not multiprocessing.active_children()
     assert not list(cache.glob("*.tmp"))
-    assert len(list(cache.glob("poses-*.npy"))) < 10_000, "drawing was to be given up"
+    assert len(list(cache.glob("*.cameras.npy"))) < 10_000, "drawing was to be given up"
 
 
 @pytest.mark.slow
 def test_writers_that_fail_are_reported(tmp_path: Path) -> None:
     world_folder(tmp_path).mkdir()
     for index in range(2):  # a folder where a file is to be put
-        (world_folder(tmp_path) / f"views-{index:05d}.npy").mkdir()
-    settings = TrainSettings(steps=1, shards=2, objects=1, workers=1)
+        Shard(index, "procedural").file(world_folder(tmp_path), "views").mkdir()
+    settings = TrainSettings(steps=1, shards=2, examples=1, workers=1)
     with pytest.raises(DreamCraftError, match="failed"):
         train(minutes=1.0, folder=tmp_path, settings=settings, writers=2)
     assert not multiprocessing.active_children()
@@ -238,7 +226,7 @@ def test_timesteps_favour_the_range_of_distillation() -> None:
 @pytest.mark.slow
 def test_a_run_leaves_weights_log_and_checkpoint(folder: Path, tmp_path: Path) -> None:
     records: list[dict] = []
-    settings = TrainSettings(steps=2, batch=2, targets=2, shards=1, log_seconds=0.0)
+    settings = TrainSettings(steps=2, batch=2, targets=2, shards=1, examples=2, log_seconds=0.0)
     copy = tmp_path / "weights" / "bundled.safetensors"
     weights = train(minutes=1.0, folder=folder, export=copy, settings=settings, on_log=records.append)
     assert weights.read_bytes() == copy.read_bytes()
@@ -248,8 +236,27 @@ def test_a_run_leaves_weights_log_and_checkpoint(folder: Path, tmp_path: Path) -
     assert records[-1]["overall_img_per_s"] > 0.0
     prior = BundledPrior.load(copy)
     assert prior.trained[::2] == (2, 8)
-    figures = held_out_figures(prior, [3], views=2, steps=1)
-    assert list(figures) == ["sampled", "one step", "reference again", "another object", "lifted"]
+    things = procedural_objects([3, 4], views=2)
+    figures = held_out_figures(prior, things, views=2, steps=1)
+    assert list(figures) == ["sampled", "one step", "lifted", "reference again", "another object"]
     assert all(0.0 <= score.iou <= 1.0 for score in figures.values())
-    sample_sheet(prior, tmp_path / "sheet.png", seeds=[1, 2, 3, 4], steps=1)
+    sample_sheet(prior, tmp_path / "sheet.png", things, steps=1)
     assert (tmp_path / "sheet.png").exists()
+
+
+@pytest.mark.slow
+def test_a_run_on_real_objects_judges_itself_by_those_that_are_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "BundledNetwork", tiny_network)
+    monkeypatch.setattr(training, "procedural_objects", lambda seeds: procedural_objects(list(seeds)[:2]))
+    pack, records = write_pack(tmp_path / "objects.zip"), list[dict]()
+    settings = TrainSettings(
+        steps=1, batch=2, targets=2, shards=2, examples=1, log_seconds=0.0, sheet_minutes=0.0, pack=pack, workers=1
+    )
+    train(minutes=1.0, folder=tmp_path / "run", settings=settings, on_log=records.append)
+    assert {path.name.partition("-")[0] for path in world_folder(tmp_path / "run").iterdir()} == {"real", "procedural"}
+    (judged,) = [record["held_out"] for record in records if "held_out" in record]
+    assert list(judged) == ["procedural", "real"]
+    assert all(0.0 <= scores["sampled"]["iou"] <= 1.0 for scores in judged.values())
+    assert (tmp_path / "run" / "sheet-000001.png").exists()

@@ -24,6 +24,7 @@ from dreamcraft3d.terminal import reporting
 
 if TYPE_CHECKING:
     from dreamcraft3d.evaluation.bench import Figure
+    from dreamcraft3d.training.report import HeldOut
 
 evaluations = typer.Typer(
     help="Score runs and priors against known answers.", invoke_without_command=True, no_args_is_help=True
@@ -63,28 +64,60 @@ def evaluate(
 @evaluations.command("prior")
 def evaluate_prior(
     weights: Annotated[Path | None, typer.Option(help="Another weights file than the package's.")] = None,
-    objects: Annotated[int, typer.Option(min=1, max=1000, help="Held-out objects, four unseen views each.")] = 64,
+    objects: Annotated[
+        int, typer.Option(min=0, max=1000, help="Held-out procedural objects, four unseen views each.")
+    ] = 64,
+    pack: Annotated[Path | None, typer.Option(help="Real objects: its held-out ones are judged, too.")] = None,
+    wide: Annotated[
+        bool, typer.Option("--wide", help="Lenses of 10 to 50 degrees, pictures from -20 to 60 degrees, other light.")
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps of sampling.")] = 20,
     cfg_scale: Annotated[float, typer.Option(help="Guidance scale of sampling.")] = 1.0,
     sheet: Annotated[Path | None, typer.Option(help="Where a sheet of samples (PNG) goes.")] = None,
+    worst: Annotated[Path | None, typer.Option(help="Where a sheet of the ten worst objects (PNG) goes.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compare pictures drawn from the prior with the truth, on objects that it has never seen."""
     with failing_politely(None, as_json=as_json):
-        if weights is not None:
-            check_file(weights)
+        for file in (weights, pack):
+            if file is not None:
+                check_file(file)
+        worlds = held_out_worlds(objects, pack, wide=wide)
+        from dreamcraft3d.evaluation.prior import judge, verdict_table
         from dreamcraft3d.kernels.dispatch import default_device
         from dreamcraft3d.priors.bundled import BundledPrior
-        from dreamcraft3d.training.report import held_out_figures, sample_sheet
+        from dreamcraft3d.training.report import sample_sheet
 
         prior = BundledPrior.load(weights, device=default_device())
-        figures = held_out_figures(prior, range(objects), steps=steps, cfg_scale=cfg_scale)
+        verdicts = {name: judge(prior, things, steps=steps, cfg_scale=cfg_scale) for name, things in worlds.items()}
         if sheet is not None:
-            sample_sheet(prior, sheet, steps=steps)
-        lines = [f"{'':16} PSNR dB    IoU"]
-        lines += [f"{name:16} {score.psnr:7.2f} {score.iou:6.3f}" for name, score in figures.items()]
-        scores = {name: vars(score) for name, score in figures.items()}
-        finish({"ok": True, "objects": objects, "figures": scores}, as_json=as_json, lines=lines)
+            each = 12 // len(worlds)
+            sample_sheet(prior, sheet, [thing for things in worlds.values() for thing in things[:each]], steps=steps)
+        if worst is not None:
+            found = sorted((pair for v in verdicts.values() for pair in v.worst()), key=lambda pair: pair[1].iou)
+            sample_sheet(prior, worst, [thing for thing, _ in found[:10]], steps=steps)
+        lines = [line for name, verdict in verdicts.items() for line in (*verdict_table(name, verdict), "")]
+        told = {name: verdict.to_json() for name, verdict in verdicts.items()}
+        finish({"ok": True, "wide": wide, **told}, as_json=as_json, lines=lines[:-1])
+
+
+def held_out_worlds(objects: int, pack: Path | None, *, wide: bool) -> dict[str, list["HeldOut"]]:
+    """The objects to judge by: procedural seeds, and the held-out objects of a pack.
+
+    Raises:
+        InputError: there are none at all, or the file is no pack.
+    """
+    from dreamcraft3d.training.objects import ObjectPack
+    from dreamcraft3d.training.report import procedural_objects, real_objects
+
+    worlds = {"procedural": procedural_objects(range(objects), wide=wide)} if objects else {}
+    if pack is not None:
+        worlds["real"] = real_objects(ObjectPack(pack), wide=wide)
+        if not worlds["real"]:
+            raise InputError(f"No object of {pack.name} is held out.", "Give a pack with held-out objects.")
+    if not worlds:
+        raise InputError("There is nothing to judge by.", "Give --objects 1 or more, or --pack.")
+    return worlds
 
 
 @evaluations.command("objects")

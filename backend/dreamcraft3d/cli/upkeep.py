@@ -48,20 +48,20 @@ def train_prior(
     start: Annotated[Path | None, typer.Option(help="Weights to go on from where there is no checkpoint.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start again instead of resuming.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    pack: Annotated[Path | None, typer.Option(help="Real objects, of `collect-objects`; else all are procedural.")] = None,
+    pack: Annotated[Path | None, typer.Option(help="Real objects (`collect-objects`) to train on, too.")] = None,
     real: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of real objects.")] = 0.6,
     batch: Annotated[int | None, typer.Option(min=1, help="Examples per step.")] = None,
     targets: Annotated[int | None, typer.Option(min=1, max=8, help="Wanted views of each example.")] = None,
     learning_rate: Annotated[float | None, typer.Option(min=0.0, help="At its highest.")] = None,
     shards: Annotated[int | None, typer.Option(min=1, help="Files of pictures to train on.")] = None,
     first_shard: Annotated[int, typer.Option(min=0, help="Number of the first file: others hold other pictures.")] = 0,
-    examples: Annotated[int | None, typer.Option(min=1, help="Examples per file; the same for all of a folder.")] = None,
+    examples: Annotated[int | None, typer.Option(min=1, help="Examples per file; the same in all of a folder.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Cores that compute, without a GPU.")] = None,
     writers: Annotated[int, typer.Option(min=0, help="Processes that draw missing pictures meanwhile.")] = 0,
     checkpoint_minutes: Annotated[float | None, typer.Option(min=0.0, help="From checkpoint to checkpoint.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Train the bundled prior on real and procedural objects. Options without a default keep to what suits two cores."""
+    """Train the bundled prior on real and procedural objects. Options without a default suit two cores."""
     with failing_politely(folder, as_json=as_json):
         if device not in ("cpu", "cuda"):
             raise InputError(f"There is no device '{device}'.", "Choose cpu or cuda.")

@@ -74,10 +74,13 @@ def render_frustum(
         reach: half the depth of the volume, world units. bias: added to opacity logits.
 
     Raises:
-        ValueError: N is no multiple of B, or something is not float32.
+        ValueError: N is no multiple of B, a tensor has another shape than these, or is not float32.
     """
     if any(tensor.dtype != torch.float32 for tensor in (volume, cameras, pixels)):
         raise ValueError("frustum volumes are rendered in float32")
+    if volume.ndim != 5 or volume.shape[4] < 4 or cameras.shape[1:] != (16,) or pixels.shape[2:] != (2,):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (volume, cameras, pixels))
+        raise ValueError(f"a volume, its cameras and their rays cannot have the shapes {shapes}")
     if len(cameras) % len(volume) or len(pixels) != len(cameras):
         raise ValueError(f"{len(cameras)} cameras and {len(pixels)} sets of rays do not fit {len(volume)} volumes")
     sums, depth = _RenderFrustum.apply(  # type: ignore[no-untyped-call]

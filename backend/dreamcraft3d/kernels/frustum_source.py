@@ -5,7 +5,7 @@ w = T alpha its weight; d depth of a sample along the wanted camera's axis.
 """
 
 # mypy: disable-error-code="valid-type,no-untyped-def,name-defined"
-# ruff: noqa: UP018 - in a kernel float(0.0) makes a variable; a bare literal is a constant
+# ruff: noqa: UP018, SIM108 - in a kernel float(0.0) makes a variable, a bare literal is a constant; branches are plain
 
 from functools import cache
 from types import SimpleNamespace

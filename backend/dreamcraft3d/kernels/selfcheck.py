@@ -16,6 +16,7 @@ from dreamcraft3d.functional.cameras import orbit, project, rays
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.functional.tets import bcc_grid, marching_tets
 from dreamcraft3d.kernels.compositing import accumulate, render_weights
+from dreamcraft3d.kernels.frustum import pixel_centres, relative_cameras, render_frustum
 from dreamcraft3d.kernels.hash_grid import HashGridLayout, hash_encode
 from dreamcraft3d.kernels.marching import OccupancyGrid, march
 from dreamcraft3d.kernels.mesh_query import signed_distance
@@ -111,7 +112,17 @@ def _distances(device: torch.device) -> list[Tensor]:
     return [signed_distance(points.to(device), mesh.vertices, mesh.faces)]
 
 
-PROBLEMS: tuple[Problem, ...] = (_encoding, _marching, _compositing, _drawing, _distances)
+def _lifting(device: torch.device) -> list[Tensor]:
+    """Two volumes in the frustum of a camera, each as two other cameras see it, and the gradients to their cells."""
+    volume = torch.randn(2, 8, 8, 6, 8, generator=torch.Generator().manual_seed(5)).to(device).requires_grad_()
+    wanted = orbit(torch.tensor([0.2, -0.3, 0.5, 0.0]), torch.tensor([0.0, 2.0, 4.0, 1.0])).to(device)
+    cameras = relative_cameras(wanted, orbit(torch.zeros(4), 0.0).to(device))
+    seen = render_frustum(volume, cameras, pixel_centres(16, device).expand(4, -1, -1), samples=8, reach=0.7, bias=-1.0)
+    pictures = torch.cat([seen.opacity, seen.colour, seen.features, seen.depth], dim=-1)
+    return [pictures, *torch.autograd.grad(pictures.square().sum(), volume)]
+
+
+PROBLEMS: tuple[Problem, ...] = (_encoding, _marching, _compositing, _drawing, _distances, _lifting)
 
 
 def _ball() -> Mesh:

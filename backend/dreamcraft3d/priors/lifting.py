@@ -136,7 +136,8 @@ class TransformerBlock(nn.Module):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         mixed = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, count, width)
         x = x + self.out(mixed)
-        return x + self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh"))
+        result: Tensor = x + self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh"))
+        return result
 
 
 class LiftingEncoder(nn.Module):

@@ -115,13 +115,14 @@ class TrainingSet:
         return shard, int(rng.integers(len(shard["reference"])))
 
 
-def held_out(seeds: Iterable[int], *, views: int = 8) -> list[Batch]:
-    """One batch for each procedural seed below HELD_OUT in the set-up of figures: all its views, nothing varied."""
+def held_out(seeds: Iterable[int], *, wide: bool = False, views: int = 8) -> list[Batch]:
+    """One batch for each procedural seed below HELD_OUT: all its views, nothing varied. In the set-up of figures, or
+    (`wide`) with lenses, elevations and light of the whole training world."""
     batches = []
     for seed in seeds:
         if seed >= HELD_OUT:
             raise ValueError(f"seed {seed} belongs to the training set; held-out seeds are below {HELD_OUT}")
-        batches.append(plain_batch(procedural_example(seed, plain=True, views=views)))
+        batches.append(plain_batch(procedural_example(seed, plain=not wide, views=views)))
     return batches
 
 

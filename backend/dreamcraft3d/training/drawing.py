@@ -191,9 +191,9 @@ def depth_of(levels: Tensor) -> Tensor:
 
 
 def occupancy_of(packed: UInt8[Tensor, "B bytes"], side: int, planes: int) -> Bool[Tensor, "B h w D"]:
-    """Bits to cells."""
-    bits = torch.from_numpy(np.unpackbits(packed.numpy(), axis=1))
-    return bits.reshape(-1, side, side, planes).bool()
+    """Bits (the highest of each byte first, as numpy packs them) to cells, where the bits lie."""
+    places = torch.arange(7, -1, -1, device=packed.device, dtype=torch.uint8)
+    return (packed[:, :, None] >> places & 1).bool().reshape(-1, side, side, planes)
 
 
 def _bytes(shares: Tensor) -> Tensor:

@@ -74,7 +74,20 @@ class ObjectPack:
         return [thing for thing in self.objects if thing.held_out == held_out]
 
     def load(self, thing: PackedObject) -> Surface:
-        """The surface, z up, its front (where files have one) towards +x."""
+        """The surface, z up, its front (where files have one) towards +x.
+
+        Raises:
+            InputError: the pack lacks a part of the object, or a part cannot be read.
+        """
+        try:
+            return self._surface(thing)
+        except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{self.path.name} has no whole object {thing.id} ({error}).",
+                "Make the pack again with `dreamcraft3d collect-objects`.",
+            ) from error
+
+    def _surface(self, thing: PackedObject) -> Surface:
         with np.load(io.BytesIO(self._archive.read(f"m/{thing.id}.npz"))) as stored:
             vertices = stored["v"].astype(np.float64)[:, [2, 0, 1]] / 65534.0
             faces, uv = stored["f"].astype(np.int64), stored["u"].astype(np.float64)

@@ -65,9 +65,7 @@ def depth_maps(surface: Surface, cameras: Cameras, size: int) -> Float[Tensor, "
     return torch.where(raster.face_ids >= 0, depth, math.inf)
 
 
-def seen_past(
-    points: Float[Tensor, "P 3"], camera: Cameras, depth: Float[Tensor, "H W"]
-) -> Bool[Tensor, " P"]:
+def seen_past(points: Float[Tensor, "P 3"], camera: Cameras, depth: Float[Tensor, "H W"]) -> Bool[Tensor, " P"]:
     """Whether points lie inside the picture and clearly in front of the surface that it shows."""
     rotation, centre = camera.c2w[0, :3, :3], camera.c2w[0, :3, 3]
     seen = (points - centre) @ rotation

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -27,6 +28,7 @@ from dreamcraft3d.training.shapes import make_object
 
 Picture = Float[Tensor, "B H W 4"]
 ONE_STEP = 700
+SHEET_COLUMNS = 4
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,15 @@ class Score:
     iou: float
 
 
-def procedural_objects(seeds: Iterable[int], *, views: int = 4) -> list[HeldOut]:
-    """Held-out seeds of the procedural world, in the set-up of figures."""
+def procedural_objects(seeds: Iterable[int], *, wide: bool = False, views: int = 4) -> list[HeldOut]:
+    """Held-out seeds of the procedural world, in the set-up of figures, or in that of the wide world."""
     seeds = list(seeds)
     kinds = [make_object(seed).solid.kind for seed in seeds]
-    batches = held_out(seeds, views=views)
+    batches = held_out(seeds, wide=wide, views=views)
     return [HeldOut(f"{kind}-{seed}", kind, batch) for seed, kind, batch in zip(seeds, kinds, batches, strict=True)]
 
 
-def real_objects(
-    pack: ObjectPack, *, limit: int | None = None, wide: bool = False, views: int = 4
-) -> list[HeldOut]:
+def real_objects(pack: ObjectPack, *, limit: int | None = None, wide: bool = False, views: int = 4) -> list[HeldOut]:
     """The pack's held-out objects (evenly chosen if they are more than `limit`), in the set-up of figures, or in that
     of the wide world."""
     things = pack.chosen(held_out=True)
@@ -113,18 +113,31 @@ def scores_of(pictures: dict[str, Picture], batch: Batch) -> dict[str, Float[Ten
 def held_out_figures(
     prior: DiffusionPrior, objects: Sequence[HeldOut], *, views: int = 4, steps: int = 20, cfg_scale: float = 1.0
 ) -> dict[str, Score]:
-    """Compare `views` unseen views of each object with the truth; the same noise every time (`pictures_of`).
+    """Compare `views` unseen views of each object with the truth: means of `object_figures`."""
+    return mean_scores(object_figures(prior, objects, views=views, steps=steps, cfg_scale=cfg_scale))
+
+
+def object_figures(
+    prior: DiffusionPrior, objects: Sequence[HeldOut], *, views: int = 4, steps: int = 20, cfg_scale: float = 1.0
+) -> list[dict[str, Score]]:
+    """Scores of each object, in their order; the same noise every time (see `pictures_of` for the names).
 
     "another object" is the baseline that shows the next object instead.
     """
-    generator, rows = torch.Generator().manual_seed(0), dict[str, list[Tensor]]()
+    generator, found = torch.Generator().manual_seed(0), []
     batches = [_first_views(thing.batch, views) for thing in objects]
     for index, batch in enumerate(batches):
         pictures = pictures_of(prior, batch, steps=steps, cfg_scale=cfg_scale, generator=generator)
         pictures["another object"] = batches[(index + 1) % len(batches)].target[0].permute(0, 2, 3, 1)
-        for name, row in scores_of(pictures, batch).items():
-            rows.setdefault(name, []).append(row)
-    return {name: Score(*torch.cat(row, dim=1).mean(1).tolist()) for name, row in rows.items()}
+        rows = scores_of(pictures, batch)
+        found.append({name: Score(*row.mean(1).tolist()) for name, row in rows.items()})
+    return found
+
+
+def mean_scores(rows: Sequence[dict[str, Score]]) -> dict[str, Score]:
+    """Means over objects that were seen from equally many sides; rows name the same pictures."""
+    names = list(rows[0]) if rows else []
+    return {name: Score(*np.mean([[row[name].psnr, row[name].iou] for row in rows], axis=0).tolist()) for name in names}
 
 
 def lifted_scores(prior: BundledPrior, objects: Sequence[HeldOut]) -> list[Score]:
@@ -160,11 +173,13 @@ def sample_sheet(prior: DiffusionPrior, path: Path, objects: Sequence[HeldOut], 
     for thing in objects:
         batch = _first_views(thing.batch, 2)
         pictures = pictures_of(prior, batch, steps=steps, cfg_scale=1.0, generator=generator)
-        rows = [batch.target[0].permute(0, 2, 3, 1), *(pictures[name] for name in ("sampled", "lifted") if name in pictures)]
+        found = [pictures[name] for name in ("sampled", "lifted") if name in pictures]
+        rows = [batch.target[0].permute(0, 2, 3, 1), *found]
         first = _resized(batch.reference.permute(0, 2, 3, 1))
         left = [first, *[torch.zeros_like(first)] * (len(rows) - 1)]
         strips = [torch.cat(list(over_white(torch.cat(pair))), dim=1) for pair in zip(left, rows, strict=True)]
         tiles.append(torch.cat(strips, dim=0))
-    columns = [torch.cat(tiles[k::4], dim=0) for k in range(4)]
+    tiles += [torch.ones_like(tiles[0])] * (-len(tiles) % min(SHEET_COLUMNS, len(tiles)))
+    columns = [torch.cat(tiles[k::SHEET_COLUMNS], dim=0) for k in range(min(SHEET_COLUMNS, len(tiles)))]
     picture = torch.cat(columns, dim=1).clamp(0.0, 1.0)
     Image.fromarray((picture * 255.0 + 0.5).to(torch.uint8).numpy()).save(path)

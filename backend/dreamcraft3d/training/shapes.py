@@ -77,7 +77,8 @@ def framed(vertices: Array, elevation: float, *, fovy: float = FOVY, fill: float
     centred = vertices - 0.5 * (vertices.max(0) + vertices.min(0))
     radius = float(np.linalg.norm(centred[:, :2], axis=1).max())
     scale = 0.6 / max(radius, float(np.abs(centred[:, 2]).max()))
-    widest = WIDEST * np.cos(0.5 * fovy) / np.cos(0.5 * FOVY)  # of what turns about the vertical and stays in the picture
+    # What turns about the vertical and stays in the picture.
+    widest = WIDEST * np.cos(0.5 * fovy) / np.cos(0.5 * FOVY)
     for _ in range(4):
         placed = centred * scale
         low, high = _bounds(placed, elevation, fovy)

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class TrainSettings:
     ema: float = 0.999
     dropout: float = 0.1
     real: float = 0.6  # share of real objects, where there is a pack
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
     bfloat16: bool | None = None  # networks in half the bits; by default where the processor or card is fast at it
     workers: int = 2
     seed: int = 0
