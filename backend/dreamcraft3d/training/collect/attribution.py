@@ -49,7 +49,7 @@ Works under GPL-2 without "or later" were left out.
 LEFT_OUT = """\
 ## Left out
 
-* Works under GPL-2 only: crrcsim-data, and single files of ufoai-data and supertuxkart-data.
+* Works under GPL-2 only: crrcsim-data, 239 meshes of ufoai-data and 5 of supertuxkart-data.
 * Models that this project reads no format of, or that would give few objects: redeclipse-data and cube2-data (IQM),
   colobot-common (MOD), nexuiz-data's players (ZYM, DPM), openarena-081-players (three meshes to be joined),
   berusky2-data (PLY without texture), morse-simulator-data (BLEND), scorched3d-data (ASE), ufoai-data's OBJ files,
@@ -67,7 +67,7 @@ RECIPE = """\
     dreamcraft3d collect-objects --out objects.zip
     dreamcraft3d collect-objects --packages torcs-data minetest-mod-homedecor --out some.zip
 
-On a Debian or Ubuntu, `apt-get download` and `dpkg-deb` bring the packages (4.6 GB in all), as any user; nothing is
+On a Debian or Ubuntu, `apt-get download` and `dpkg-deb` bring the packages (5.7 GB in all), as any user; nothing is
 installed. Elsewhere extract each package on another machine, `dpkg-deb -x NAME_*.deb FOLDER/NAME`, and give `--from
 FOLDER`. Downloads and the finished pack of each package stay in `--workspace`: the same command goes on where it
 stopped. What a package no longer holds is named at the end; the versions above are those of Debian 12.

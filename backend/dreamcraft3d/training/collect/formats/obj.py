@@ -69,8 +69,9 @@ def _part(mesh: dict[str, Any]) -> Part | None:
     settings: dict[str, Any] = getattr(material, "kwargs", None) or {}
     if _opacity(settings) < INVISIBLE:
         return None
-    image = getattr(material, "image", None) if settings else None  # else a placeholder of trimesh's
-    texture = prepare(image) if isinstance(image, Image.Image) and uv is not None else None
+    image = getattr(material, "image", None)
+    known = isinstance(image, Image.Image) and "file_path" in image.info  # else a placeholder of trimesh's
+    texture = prepare(image) if image is not None and known and uv is not None else None
     colour = _colour(settings) if texture is None else None
     vertices = np.asarray(mesh["vertices"], np.float64)
     faces = np.asarray(triangulate_quads(mesh["faces"]), np.int64)

@@ -43,7 +43,7 @@ def read_pmd(data: bytes) -> Attachable:
     bones = [_matrix(cursor) for _ in range(cursor.integer())]
     uv = vertices["uv"][:, 0].astype(np.float64)
     uv[:, 1] = 1.0 - uv[:, 1]
-    points = _read_points(cursor, bones) if cursor.left >= 4 else {}
+    points = _read_points(cursor, bones) if cursor.left else {}
     return Attachable(Part(vertices["position"].astype(np.float64), faces, uv), points)
 
 
