@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from dreamcraft3d import __version__
-from dreamcraft3d.cli import batch, evaluate, generate, models, refine, service, upkeep
+from dreamcraft3d.cli import batch, collect, evaluate, generate, models, refine, service, upkeep
 from dreamcraft3d.cli.shell import app, output
 
-__all__ = ["app", "batch", "evaluate", "generate", "main", "models", "refine", "service", "upkeep"]
+__all__ = ["app", "batch", "collect", "evaluate", "generate", "main", "models", "refine", "service", "upkeep"]
 
 
 def _print_version(wanted: bool) -> None:
