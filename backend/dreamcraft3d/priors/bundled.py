@@ -2,7 +2,7 @@
 
 It is trained by `dreamcraft3d.training` on real and procedural objects (model card: docs/bundled-prior.md; network:
 `priors.network`). The network predicts the clean picture x0; noise predictions follow from it. The reference is encoded
-once, at 128 x 128, and rendered from every wanted camera; the reference of the unconditional branch is the empty
+once and rendered from every wanted camera; the reference of the unconditional branch is the empty
 picture. The U-Net is diffusers' own class, so that PEFT adapters attach to `network.unet`.
 
 Letters: x = 2 rgba - 1 (premultiplied, B 4 64 64), x_t the noisy view, t timestep.
@@ -23,7 +23,7 @@ from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_cameras
 from dreamcraft3d.functional.diffusion import add_noise, classifier_free_guidance, x0_to_noise
 from dreamcraft3d.priors.base import Content, Estimate, ViewCondition, resize_area
 from dreamcraft3d.priors.frustum_volume import FrustumVolume
-from dreamcraft3d.priors.lifting import REACH, REFERENCE_SIZE, Look, Picture, ReferenceCode
+from dreamcraft3d.priors.lifting import CAMERA_SIZE, REACH, Look, Picture, ReferenceCode
 from dreamcraft3d.priors.network import SIZE, BundledNetwork, channels_last, network_of, pose_vector
 
 WEIGHTS = "bundled.safetensors"
@@ -182,11 +182,11 @@ class BundledPrior:
     @torch.no_grad()
     def guess_camera(self, rgba: Float[Tensor, "1 H W 4"]) -> tuple[float, float]:
         """Guess elevation and field of view (radians) that a reference picture was taken with."""
-        elevation, fovy = self.network.camera(self._reference(rgba))
+        elevation, fovy = self.network.camera(self._reference(rgba, CAMERA_SIZE))
         return float(elevation), float(fovy)
 
-    def _reference(self, rgba: Float[Tensor, "1 H W 4"]) -> Picture:
-        return 2.0 * resize_area(rgba.to(self.alphas_cumprod.device), REFERENCE_SIZE) - 1.0
+    def _reference(self, rgba: Float[Tensor, "1 H W 4"], size: int | None = None) -> Picture:
+        return 2.0 * resize_area(rgba.to(self.alphas_cumprod.device), size or self.network.reference_size) - 1.0
 
     def _encoded(self, reference: Picture, elevation: float, fovy: float) -> tuple[ReferenceCode, Estimate]:
         angles = (torch.full((len(reference),), angle, device=reference.device) for angle in (elevation, fovy))

@@ -27,7 +27,8 @@ from dreamcraft3d.priors.base import Estimate
 
 REACH = 0.72  # half the depth of the volume, world units: no object of the training set is larger
 OPACITY_BIAS = -4.0  # cells start almost empty
-REFERENCE_SIZE = 128  # pixels of the reference that the encoder sees
+ESTIMATE_SIZE = 64  # pixels of estimated depth and normals
+CAMERA_SIZE = 128  # pixels of the picture that the camera is guessed from
 
 Picture = Float[Tensor, "B 4 H W"]
 
@@ -136,22 +137,34 @@ class TransformerBlock(nn.Module):
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
         mixed = (scores.softmax(-1).to(v.dtype) @ v).transpose(1, 2).reshape(batch, count, width)
         x = x + self.out(mixed)
-        result: Tensor = x + self.down(functional.gelu(self.up(self.before_mlp(x)), approximate="tanh"))
+        result: Tensor = x + self.down(functional.gelu(self.up(self.before_mlp(x))))
         return result
 
 
 class LiftingEncoder(nn.Module):
     """A reference picture to a volume, tokens, and an estimate of its depth and normals.
 
-    A U of three scales (64, 32 and 16 cells a side); the coarsest attends globally, so that a hidden side can be
-    copied from a visible one. Colours are corrections of the picture's own, laid along its rays.
+    A U of three scales (of a picture of 128 pixels: 64, 32 and 16 cells a side); the coarsest attends globally, so that
+    a hidden side can be copied from a visible one. With `supervised`, occupancy has a head of its own, and colours are
+    corrections of the picture's own, laid along its rays; without, the volume's opacity stands for its occupancy.
     """
 
-    def __init__(self, *, widths: tuple[int, int, int], decoder: int, blocks: int, planes: int, features: int) -> None:
+    def __init__(
+        self,
+        *,
+        reference_size: int,
+        widths: tuple[int, int, int],
+        decoder: int,
+        blocks: int,
+        planes: int,
+        features: int,
+        supervised: bool,
+    ) -> None:
         super().__init__()
         fine, middle, coarse = widths
-        self.planes, self.channels = planes, 4 + features
-        side = REFERENCE_SIZE // 2
+        self.planes, self.channels, self.supervised = planes, 4 + features, supervised
+        side = reference_size // 2
+        self.enlargement = ESTIMATE_SIZE // side
         self.stem = nn.Conv2d(16 + 8 + 3, fine, 3, padding=1)
         self.fine = ResidualBlock(fine)
         self.down_middle = nn.Conv2d(fine, middle, 4, stride=2, padding=1)
@@ -167,15 +180,15 @@ class LiftingEncoder(nn.Module):
             nn.Conv2d(decoder + fine, decoder, 1), ResidualBlock(decoder), nn.GroupNorm(8, decoder), nn.SiLU()
         )
         self.to_volume = nn.Conv2d(decoder, planes * self.channels, 1)
-        self.to_occupancy = nn.Conv2d(decoder, planes, 1)
-        self.to_surface = nn.Conv2d(decoder, 4, 3, padding=1)
+        self.to_occupancy = nn.Conv2d(decoder, planes, 1) if supervised else None
+        self.to_surface = nn.Conv2d(decoder, 4 * self.enlargement**2, 3, padding=1)
         self.register_buffer("positions", positions(side), persistent=False)
         self.positions: Tensor
 
     def forward(
         self, reference: Picture, elevation: Float[Tensor, " B"], fovy: Float[Tensor, " B"]
     ) -> tuple[ReferenceCode, Estimate]:
-        """Encode references (x = 2 rgba - 1, 128 pixels a side) whose cameras are known (radians)."""
+        """Encode references (x = 2 rgba - 1) whose cameras are known (radians)."""
         fine, middle = self._convolved(reference, elevation, fovy)
         coarse = self.down_coarse(middle)
         tokens = self.norm(self.attend(coarse.flatten(2).transpose(1, 2) + self.place))
@@ -183,9 +196,12 @@ class LiftingEncoder(nn.Module):
         middle = self.join_middle(torch.cat([functional.pixel_shuffle(self.up_middle(square), 2), middle], dim=1))
         fine = self.join_fine(torch.cat([functional.pixel_shuffle(self.up_fine(middle), 2), fine], dim=1))
         volume = self.to_volume(fine).float().permute(0, 2, 3, 1).unflatten(3, (self.planes, self.channels))
-        volume = volume + functional.pad(picture_logits(reference)[:, :, :, None], (1, self.channels - 4))
-        occupancy = self.to_occupancy(fine).float().permute(0, 2, 3, 1) + OPACITY_BIAS
-        surface = self.to_surface(fine).float()
+        if self.to_occupancy is None:
+            occupancy = volume[..., 0] + OPACITY_BIAS
+        else:
+            volume = volume + functional.pad(picture_logits(reference)[:, :, :, None], (1, self.channels - 4))
+            occupancy = self.to_occupancy(fine).float().permute(0, 2, 3, 1) + OPACITY_BIAS
+        surface = functional.pixel_shuffle(self.to_surface(fine).float(), self.enlargement)
         depth = framing_distance(fovy)[:, None, None, None] + surface[:, :1]
         estimate = Estimate(depth, functional.normalize(surface[:, 1:], dim=1, eps=1e-6))
         return ReferenceCode(volume, occupancy, tokens.float(), elevation, fovy), estimate
@@ -224,7 +240,7 @@ class CameraEstimator(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, reference: Picture) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-        """Elevation and field of view of pictures x = 2 rgba - 1 of 128 pixels a side."""
+        """Elevation and field of view of pictures x = 2 rgba - 1 of CAMERA_SIZE pixels a side."""
         small = functional.avg_pool2d(reference, 2)
         said: Any = self.out(self.layers(small).float().mean((2, 3)))
         return self.SCALE[0] * said[:, 0], FOVY * torch.exp(self.SCALE[1] * said[:, 1])

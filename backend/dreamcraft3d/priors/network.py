@@ -54,6 +54,7 @@ class BundledNetwork(nn.Module):
     def __init__(
         self,
         *,
+        reference_size: int = 128,
         channels: tuple[int, int] = (80, 128),
         widths: tuple[int, int, int] = (48, 128, 320),
         decoder: int = 80,
@@ -61,18 +62,25 @@ class BundledNetwork(nn.Module):
         planes: int = 48,
         features: int = 4,
         embedding: int = 192,
+        supervised: bool = True,
     ) -> None:
+        """`reference_size`: pixels of the reference; lifted views have half of it. The rest: see `LiftingEncoder`."""
         super().__init__()
         self.settings: dict[str, Any] = {
-            "channels": channels, "widths": widths, "decoder": decoder, "blocks": blocks, "planes": planes,
+            "reference_size": reference_size, "supervised": supervised, "channels": channels, "widths": widths, "decoder": decoder, "blocks": blocks, "planes": planes,
             "features": features, "embedding": embedding,
         }  # fmt: skip
         folded = 4 * PATCH**2
-        self.encoder = LiftingEncoder(widths=widths, decoder=decoder, blocks=blocks, planes=planes, features=features)
+        self.reference_size, self.look_size = reference_size, reference_size // 2
+        self.fold = self.look_size * PATCH // SIZE  # of lifted views
+        self.encoder = LiftingEncoder(
+            reference_size=reference_size, widths=widths, decoder=decoder, blocks=blocks, planes=planes,
+            features=features, supervised=supervised,
+        )  # fmt: skip
         self.camera = CameraEstimator()
         unet: Any = UNet2DConditionModel(  # type: ignore[no-untyped-call]
             sample_size=SIZE // PATCH,
-            in_channels=folded + (4 + features) * PATCH**2 + 8,
+            in_channels=folded + (4 + features) * self.fold**2 + 8,
             out_channels=folded,
             block_out_channels=channels,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
@@ -98,13 +106,13 @@ class BundledNetwork(nn.Module):
     def encode(
         self, reference: Picture, elevation: Float[Tensor, " B"], fovy: Float[Tensor, " B"]
     ) -> tuple[ReferenceCode, Estimate]:
-        """Encode references (x in [-1,1], 128 pixels a side; angles in radians), and guess the surface they show."""
+        """Encode references (x in [-1,1], `reference_size` a side; radians), and guess the surface they show."""
         code: tuple[ReferenceCode, Estimate] = self.encoder(reference, elevation, fovy)
         return code
 
     def look(self, code: ReferenceCode, wanted: Cameras) -> Look:
-        """Render the codes from the wanted cameras (T for each code in turn), 64 pixels a side."""
-        return look(code, wanted, size=SIZE)
+        """Render the codes from the wanted cameras (T for each code in turn), `look_size` pixels a side."""
+        return look(code, wanted, size=self.look_size)
 
     def forward(
         self,
@@ -116,11 +124,14 @@ class BundledNetwork(nn.Module):
     ) -> Picture:
         """Predict the clean picture behind x_t."""
         guess = 2.0 * view.rgba - 1.0
-        known = functional.pixel_unshuffle(torch.cat([x_t, guess, view.features], dim=1), PATCH)
-        stacked = torch.cat([known, self.positions.expand(len(x_t), -1, -1, -1)], dim=1)
+        known = functional.pixel_unshuffle(torch.cat([guess, view.features], dim=1), self.fold)
+        folded = functional.pixel_unshuffle(x_t, PATCH)
+        stacked = torch.cat([folded, known, self.positions.expand(len(x_t), -1, -1, -1)], dim=1)
         stacked = stacked.contiguous(memory_format=torch.channels_last)
         folded = self.unet(stacked, t, tokens, class_labels=pose, return_dict=False)[0]
         correction = functional.pixel_shuffle(folded.float().contiguous(), PATCH)
+        if self.look_size != SIZE:
+            guess = functional.interpolate(guess, (SIZE, SIZE), mode="bilinear", align_corners=False)
         x0: Picture = guess + DEVIATION * correction
         return x0
 

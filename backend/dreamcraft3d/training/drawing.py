@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from dreamcraft3d.functional.cameras import framing_cameras, framing_distance
-from dreamcraft3d.priors.lifting import REFERENCE_SIZE
 from dreamcraft3d.priors.network import SIZE
 from dreamcraft3d.training.objects import ObjectPack, PackedObject
 from dreamcraft3d.training.occupancy import carved_occupancy
@@ -25,6 +24,7 @@ from dreamcraft3d.training.sculptor import rotation
 from dreamcraft3d.training.shapes import FILL, FOVY, HALF_WIDTH, framed, make_object
 from dreamcraft3d.training.surfaces import Lighting, Surface, random_lighting, surface_of
 
+REFERENCE_SIZE = 128  # pixels of reference pictures
 VIEWS = 8  # wanted views of an example
 DEPTH_RANGE = 1.0  # what the 255 levels of stored depth stand for, before and behind the origin
 REAL_STREAM, PROCEDURAL_STREAM = 11, 12  # what numbers of examples are combined with
