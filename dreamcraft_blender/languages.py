@@ -57,7 +57,7 @@ ZH_HANS = {
     "Height": "高度",
     "Height of the imported object": "导入物体的高度",
     "Picture Elevation": "图片俯仰角",
-    "Height of the camera that took the picture in degrees, 20 is slightly from above; 0 lets the program guess": "拍摄图片的相机仰角（度），20 为略微俯视；0 表示由程序估计",
+    "Height of the camera that took the picture in degrees, 20 is from above; 0 lets the program guess": "拍摄图片的相机仰角（度），20 为略微俯视；0 表示由程序估计",
     "Target Faces": "目标面数",
     "Largest number of triangles; 0 leaves it to the preset": "三角面数上限；0 表示由预设决定",
     "Texture Size": "纹理尺寸",

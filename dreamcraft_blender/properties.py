@@ -175,7 +175,7 @@ class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
     seed: IntProperty(name="Seed", description="Same seed, same result; another seed, another guess of the back", min=0)
     elevation: FloatProperty(
         name="Picture Elevation",
-        description="Height of the camera that took the picture in degrees, 20 is slightly from above; 0 lets the program guess",
+        description="Height of the camera that took the picture in degrees, 20 is from above; 0 lets the program guess",
         min=-80.0,
         max=80.0,
         precision=1,

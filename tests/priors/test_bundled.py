@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from dreamcraft3d.errors import DreamCraftError
-from dreamcraft3d.functional.cameras import FOVY, Cameras
+from dreamcraft3d.functional.cameras import FOVY, Cameras, framing_cameras
 from dreamcraft3d.functional.diffusion import add_noise, noise_to_x0
 from dreamcraft3d.priors.base import DiffusionPrior, ViewCondition
 from dreamcraft3d.priors.bundled import BundledPrior
-from dreamcraft3d.functional.cameras import framing_cameras
 from dreamcraft3d.priors.network import pose_vector
 from dreamcraft3d.priors.sampling import sample
 from dreamcraft3d.training.dataset import held_out

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreamcraft3d.functional.cameras import Cameras, project
-from dreamcraft3d.functional.cameras import framing_cameras
+from dreamcraft3d.functional.cameras import Cameras, framing_cameras, project
 from dreamcraft3d.priors.lifting import REACH
 from dreamcraft3d.training.occupancy import MARGIN, PLANES, carved_occupancy, frustum_cells, seen_past
 from dreamcraft3d.training.primitives import circle, dome, lathe

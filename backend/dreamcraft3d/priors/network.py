@@ -67,8 +67,8 @@ class BundledNetwork(nn.Module):
         """`reference_size`: pixels of the reference; lifted views have half of it. The rest: see `LiftingEncoder`."""
         super().__init__()
         self.settings: dict[str, Any] = {
-            "reference_size": reference_size, "supervised": supervised, "channels": channels, "widths": widths, "decoder": decoder, "blocks": blocks, "planes": planes,
-            "features": features, "embedding": embedding,
+            "reference_size": reference_size, "channels": channels, "widths": widths, "decoder": decoder,
+            "blocks": blocks, "planes": planes, "features": features, "embedding": embedding, "supervised": supervised,
         }  # fmt: skip
         folded = 4 * PATCH**2
         self.reference_size, self.look_size = reference_size, reference_size // 2
