@@ -205,7 +205,9 @@ def run_stages(
         "geometry",
         config.geometry,
         lambda run: new_geometry(neus, config.geometry, run.generator()),
-        lambda supervision, config, run: sculpt_geometry(supervision, neus, config, run),
+        lambda supervision, config, run: sculpt_geometry(
+            supervision, new_geometry(neus, config, run.generator()), config, run
+        ),
         lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
         Draft(Geometry, lambda geometry: geometry.mesh(), lambda geometry: geometry.colour),
     )

@@ -14,9 +14,10 @@ from dreamcraft3d.functional.cameras import orbit
 from dreamcraft3d.functional.mesh import is_closed, signed_volume
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, train_coarse_nerf
-from dreamcraft3d.stages.geometry import Geometry, sculpt_geometry
+from dreamcraft3d.stages.geometry import Geometry, geometry_from_mesh, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.neus import Neus, extract_surface, fit_shape, new_neus, train_neus
 from dreamcraft3d.stages.texture import paint_texture
+from shapes import lopsided_colour
 from tiny import lopsided_textured, tiny_config, tiny_run, tiny_supervision
 
 CAMERAS = orbit(torch.tensor([0.2] * 4), torch.arange(4) * math.pi / 2 + 0.4)
@@ -35,7 +36,8 @@ def neus() -> Neus:
 
 @cache
 def geometry() -> Geometry:
-    return sculpt_geometry(tiny_supervision(), neus(), tiny_config().geometry, tiny_run("geometry"))
+    config, run = tiny_config().geometry, tiny_run("geometry")
+    return sculpt_geometry(tiny_supervision(), new_geometry(neus(), config, run.generator()), config, run)
 
 
 def iou(render: Callable[[], Render]) -> float:
@@ -75,6 +77,19 @@ def test_each_stage_hands_its_shape_to_the_next_and_the_mesh_is_closed() -> None
     assert neus_iou(neus()) > nerf_iou() - 0.05
     assert is_closed(mesh.faces)
     assert float(signed_volume(mesh.vertices, mesh.faces)) > 0.0
+
+
+def test_any_mesh_can_be_the_start_of_the_geometry_stage() -> None:
+    """Its shape is there before any step, and its colours where it has some."""
+    truth, config = lopsided_textured(), tiny_config()
+    start = geometry_from_mesh(
+        truth.mesh, lopsided_colour, config.geometry, config.coarse_nerf.hash_grid, tiny_run("geometry").generator()
+    )
+    mesh = start.mesh()
+    assert is_closed(mesh.faces)
+    assert iou(lambda: render_mesh(mesh, None, CAMERAS, SIZE)) > 0.9
+    error = (start.colour(mesh.vertices).detach() - lopsided_colour(mesh.vertices)).abs().mean()
+    assert float(error) < 0.1  # grey would be 0.3
 
 
 def test_the_texture_finds_the_colours_of_sides_that_the_picture_does_not_show() -> None:

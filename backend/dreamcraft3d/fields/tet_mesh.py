@@ -13,6 +13,7 @@ from dreamcraft3d.errors import ObjectLost
 from dreamcraft3d.fields.sdf_field import SDFField
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.functional.tets import TetExtractor, bcc_grid, marching_tets
+from dreamcraft3d.kernels.mesh_query import MeshQuery
 
 MARGIN = 0.15
 """Room around the object's bounding box. An isotropic cube: the release's tight box made bounds and smoothness depend
@@ -57,10 +58,24 @@ class TetMesh(nn.Module):
                     "The NeuS stage ended without a surface.",
                     remedy="Try another --seed, or check the mask of the reference picture.",
                 )
-            low, high = surface.amin(dim=0), surface.amax(dim=0)
-            centre, side = 0.5 * (low + high), float((high - low).max()) * (1.0 + 2.0 * MARGIN)
-            grid = centre + side * (unit - 0.5)
+            grid = _around(surface, unit)
             return cls(grid, tets, field.sdf(grid))
+
+    @classmethod
+    def from_mesh(cls, mesh: Mesh, *, cells: int) -> "TetMesh":
+        """Sample the signed distance to a mesh on a BCC grid of `cells` per side in a cube around it.
+
+        Inside is decided by the generalised winding number, so that an open or self-intersecting mesh gets a closed
+        surface too (`kernels.mesh_query`). Features thinner than a cell are lost.
+
+        Raises:
+            ValueError: the mesh has no face.
+        """
+        unit, tets = bcc_grid(cells, device=mesh.vertices.device)
+        with torch.no_grad():
+            query = MeshQuery(mesh.vertices, mesh.faces)
+            grid = _around(mesh.vertices[mesh.faces].reshape(-1, 3), unit)
+            return cls(grid, tets, query.signed_distance(grid))
 
     @property
     def cell(self) -> float:
@@ -74,6 +89,13 @@ class TetMesh(nn.Module):
     def extract(self) -> Mesh:
         """The zero level set as a closed mesh, differentiable in `sdf` and `deformation`."""
         return self._extractor(self.positions(), torch.where(self.at_boundary, self.sdf.abs() + 1e-3, self.sdf))
+
+
+def _around(surface: Float[Tensor, "K 3"], unit: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+    """Points of the unit cube moved to the cube around a surface, with `MARGIN` of its longest side to each side."""
+    low, high = surface.amin(dim=0), surface.amax(dim=0)
+    centre, side = 0.5 * (low + high), float((high - low).max()) * (1.0 + 2.0 * MARGIN)
+    return centre + side * (unit - 0.5)
 
 
 def closed_at_box(sdf: Float[Tensor, " N"], box: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:

@@ -39,9 +39,10 @@ from dreamcraft3d.refining.surface import Surface, surface_of
 from dreamcraft3d.refining.tiles import encode
 from dreamcraft3d.refining.visibility import looks, outward_normals
 from dreamcraft3d.rendering import render_mesh
+from dreamcraft3d.stages.colour_fit import fit_colours
 from dreamcraft3d.stages.reference import ReferenceView, save_reference
 from dreamcraft3d.stages.run import StageRun
-from dreamcraft3d.stages.texture import Texture, fit_colours, new_colour, paint_texture
+from dreamcraft3d.stages.texture import Texture, new_colour, paint_texture
 from dreamcraft3d.workspace import Workspace
 
 __all__ = ["RefineResult", "RefinedImage", "refine"]
@@ -198,7 +199,7 @@ def _fitted(
     """The field as the texture stage had it before its first step."""
     run = StageRun("texture", seed, Progress())
     colour = new_colour(settings, run.generator(), mesh.vertices.device)
-    fit_colours(colour, mesh, present, settings, run.generator(BEFORE))
+    fit_colours(colour, mesh, present, run.generator(BEFORE), steps=settings.fit_steps, batch=settings.fit_batch)
     return Texture(colour).at
 
 

@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreamcraft3d.config import GeometryConfig
+from dreamcraft3d.config import GeometryConfig, HashGridConfig
+from dreamcraft3d.fields.encoding import layout_of
 from dreamcraft3d.fields.tet_mesh import TetMesh
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional.cameras import Cameras
@@ -15,9 +16,13 @@ from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.kernels.rasterize import edge_topology
 from dreamcraft3d.rendering import Render, render_mesh
 from dreamcraft3d.stages.coarse_nerf import HEALTH_EVERY
+from dreamcraft3d.stages.colour_fit import ColourOf, fit_colours
 from dreamcraft3d.stages.neus import Neus
 from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
+
+COLOUR_FIT_STEPS = 60
+COLOUR_FIT_POINTS = 4096
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,15 @@ class Geometry:
             return self.tet_mesh.extract()
 
 
-def sculpt_geometry(supervision: Supervision, neus: Neus, config: GeometryConfig, run: StageRun) -> Geometry:
-    """Optimises signed distances, vertex offsets and colours together; every step sees the reference and novel views.
+def sculpt_geometry(supervision: Supervision, geometry: Geometry, config: GeometryConfig, run: StageRun) -> Geometry:
+    """Optimise signed distances, vertex offsets and colours together; every step sees the reference and novel views.
+
+    Args:
+        geometry: the start, changed in place: from NeuS (`new_geometry`) or from a mesh (`geometry_from_mesh`).
 
     Raises:
-        ObjectLost: the NeuS field has no surface, or the object keeps vanishing.
+        ObjectLost: the object keeps vanishing.
     """
-    geometry = new_geometry(neus, config, run.generator())
     tet_mesh, colour = geometry.tet_mesh, geometry.colour
     optimiser = torch.optim.Adam(
         [
@@ -82,6 +89,33 @@ def new_geometry(neus: Neus, config: GeometryConfig, generator: torch.Generator)
     """The NeuS surface on a tetrahedral grid, with the NeuS colours."""
     tet_mesh = TetMesh.from_sdf(neus.field, cells=config.cells)
     return Geometry(tet_mesh, ColourField.from_sdf(neus.field, generator=generator))
+
+
+def geometry_from_mesh(
+    mesh: Mesh,
+    colour: ColourOf | None,
+    config: GeometryConfig,
+    hash_grid: HashGridConfig,
+    generator: torch.Generator,
+    *,
+    fit_steps: int = COLOUR_FIT_STEPS,
+) -> Geometry:
+    """Start the stage from any mesh in the scene frame (object within [-1, 1]^3, reference camera on +x).
+
+    The mesh becomes signed distances on a grid of `config.cells` cells per side (`TetMesh.from_mesh`), and a new colour
+    field with the layout of `hash_grid` is fitted to `colour` on its surface.
+
+    Args:
+        colour: colours in [0,1] of points near the surface; None leaves the field untrained, which is mid-grey.
+        fit_steps: regression steps on `COLOUR_FIT_POINTS` points each; 0 where a saved state replaces the colours.
+
+    Raises:
+        ValueError: the mesh has no face.
+    """
+    field = ColourField(layout_of(hash_grid), hidden=hash_grid.hidden, generator=generator).to(mesh.vertices.device)
+    if colour is not None:
+        fit_colours(field, mesh, colour, generator, steps=fit_steps, batch=COLOUR_FIT_POINTS)
+    return Geometry(TetMesh.from_mesh(mesh, cells=config.cells), field)
 
 
 def smoothness(mesh: Mesh, normals: Float[Tensor, "V 3"], config: GeometryConfig, fraction: float) -> Float[Tensor, ""]:

@@ -12,11 +12,12 @@ from dreamcraft3d.fields.encoding import layout_of
 from dreamcraft3d.fields.texture import ColourField
 from dreamcraft3d.functional import losses
 from dreamcraft3d.functional.cameras import Cameras, project
-from dreamcraft3d.functional.mesh import Mesh, face_areas, vertex_normals
+from dreamcraft3d.functional.mesh import Mesh, vertex_normals
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.kernels.rasterize import edge_topology, rasterize
 from dreamcraft3d.rendering import Render, render_mesh
 from dreamcraft3d.stages.bootstrap import Bootstrap, bootstrapping, moments, stage_steps
+from dreamcraft3d.stages.colour_fit import SurfaceSampler, fit_colours
 from dreamcraft3d.stages.run import StageRun, descend
 from dreamcraft3d.stages.supervision import Supervision
 
@@ -51,7 +52,7 @@ def paint_texture(
     colour = new_colour(config, run.generator(), supervision.device)
     optimiser = _optimiser(colour, config)
     if not run.resumes():
-        fit_colours(colour, mesh, initial, config, run.generator(-2))
+        fit_colours(colour, mesh, initial, run.generator(-2), steps=config.fit_steps, batch=config.fit_batch)
     easel = Easel(supervision, mesh, colour, config)
     rates = [group["lr"] for group in optimiser.param_groups]
     with bootstrapping(supervision, config, run.generator(-3)) as bootstrap:
@@ -139,23 +140,6 @@ def new_colour(config: TextureConfig, generator: torch.Generator, device: torch.
     return ColourField(layout_of(config.hash_grid), hidden=config.hash_grid.hidden, generator=generator).to(device)
 
 
-class SurfaceSampler:
-    """Random points of a mesh's faces, evenly by area; `faces` chooses among them."""
-
-    def __init__(self, mesh: Mesh, faces: Bool[Tensor, " F"] | None = None) -> None:
-        chosen = mesh.faces if faces is None or not bool(faces.any()) else mesh.faces[faces]
-        self._corners = mesh.vertices[chosen]
-        self._areas = face_areas(mesh.vertices, chosen).cpu()  # where the random numbers are drawn
-
-    def sample(self, count: int, generator: torch.Generator) -> Float[Tensor, "N 3"]:
-        """`count` points."""
-        chosen = torch.multinomial(self._areas, count, replacement=True, generator=generator)
-        share = torch.rand(count, 2, generator=generator)
-        share = torch.where(share.sum(1, keepdim=True) > 1.0, 1.0 - share, share)
-        weights = torch.cat([share, 1.0 - share.sum(1, keepdim=True)], dim=1).to(self._corners)
-        return (weights[..., None] * self._corners[chosen.to(weights.device)]).sum(dim=1)
-
-
 def smoothness(
     colour: ColourField, surface: SurfaceSampler, config: TextureConfig, generator: torch.Generator
 ) -> Float[Tensor, ""]:
@@ -175,21 +159,3 @@ def unseen_faces(mesh: Mesh, camera: Cameras, size: int) -> Bool[Tensor, " F"]:
     unseen = torch.ones(len(mesh.faces), dtype=torch.bool, device=mesh.faces.device)
     unseen[seen[seen >= 0]] = False
     return unseen
-
-
-def fit_colours(
-    colour: ColourField,
-    mesh: Mesh,
-    initial: Callable[[Float[Tensor, "N 3"]], Float[Tensor, "N 3"]],
-    config: TextureConfig,
-    generator: torch.Generator,
-) -> None:
-    """Starts from the geometry stage's colours: regression on random surface points."""
-    optimiser = torch.optim.Adam(colour.parameters(), lr=1e-2, betas=(0.9, 0.99))
-    surface = SurfaceSampler(mesh)
-    for _ in range(config.fit_steps):
-        x = surface.sample(config.fit_batch, generator)
-        with torch.no_grad():
-            target = initial(x)
-        loss = torch.nn.functional.mse_loss(colour(x), target)
-        descend(loss, optimiser)
