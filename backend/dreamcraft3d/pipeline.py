@@ -1,6 +1,7 @@
 """The whole way from a picture to a mesh: the stages in order, each resumed or skipped when its saved result fits.
 
     ReferenceView -> CoarseNerf -> Neus -> Geometry -> UnwrappedMesh -> Texture -> result.glb
+                  -> a given mesh, aligned  ->
 
 A stage's result lies in `stages/NAME/result.safetensors` beside a fingerprint of its configuration, the seed, and
 everything upstream; the same command goes on where the last one stopped.
@@ -27,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreamcraft3d import __version__, export
-from dreamcraft3d.config import GenerateConfig, fingerprint
+from dreamcraft3d.config import GenerateConfig, GeometryConfig, fingerprint
 from dreamcraft3d.errors import ConfigError
 from dreamcraft3d.evaluation.metrics import psnr
 from dreamcraft3d.evaluation.previews import preview_png
@@ -44,6 +45,8 @@ from dreamcraft3d.priors.perception import choose_estimator
 from dreamcraft3d.priors.residency import LoadedPriors, Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
+from dreamcraft3d.shape_start import GivenShape, fit_shape, placed_shape, read_shape
+from dreamcraft3d.stages.alignment import Similarity
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
@@ -126,7 +129,7 @@ def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfi
     """The reference with the depth and normals that it lacks, as far as somebody can estimate them."""
     if not config.reference.estimate or (reference.depth is not None and reference.normal is not None):
         return reference
-    prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
+    prior = shelf.pair(config.priors_of(config.guided_stages()[0]))[0]
     estimator = choose_estimator(config.reference.estimator, prior, priors_device(config))
     if estimator is None:
         return reference
@@ -177,6 +180,37 @@ def run_stages(
     """All stages after the reference picture. The workspace must be open."""
     device, upstream = scene_device(config, progress), reference_digest(reference)
     stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream)
+    begin = volume_start(stages, config, device) if config.shape.mesh is None else shape_start(stages, config)
+    geometry = stages.run(
+        "geometry",
+        config.geometry,
+        lambda run: begin(config.geometry, run, False),
+        lambda supervision, config, run: sculpt_geometry(
+            supervision, begin(config, run, not run.resumes()), config, run
+        ),
+        lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
+        Draft(Geometry, lambda geometry: geometry.mesh(), lambda geometry: geometry.colour),
+    )
+    unwrapped = stages.prepare(geometry.mesh).to(device)
+    surface = unwrapped.mesh
+    texture = stages.run(
+        "texture",
+        config.texture,
+        lambda run: Texture(new_colour(config.texture, run.generator(), device)),
+        lambda supervision, config, run: paint_texture(supervision, surface, geometry.colour, config, run),
+        lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
+        Draft(Texture, lambda _: surface, lambda texture: texture.at),
+    )
+    return stages.finish(unwrapped, texture)
+
+
+Begin = Callable[[GeometryConfig, StageRun, bool], Geometry]
+"""Makes the start of the geometry stage; the last argument is whether its colours are needed (a saved state has its
+own)."""
+
+
+def volume_start(stages: "Stages", config: GenerateConfig, device: torch.device) -> Begin:
+    """Make the shape from the picture: coarse NeRF, then NeuS."""
     nerf = stages.run(
         "coarse_nerf",
         config.coarse_nerf,
@@ -201,27 +235,17 @@ def run_stages(
         ),
         Draft(Neus, lambda neus: TetMesh.from_sdf(neus.field, cells=DRAFT_CELLS).extract(), lambda n: n.field.colour),
     )
-    geometry = stages.run(
-        "geometry",
-        config.geometry,
-        lambda run: new_geometry(neus, config.geometry, run.generator()),
-        lambda supervision, config, run: sculpt_geometry(
-            supervision, new_geometry(neus, config, run.generator()), config, run
-        ),
-        lambda geometry, cameras: render_mesh(geometry.mesh(), geometry.colour, cameras, PREVIEW_SIZE),
-        Draft(Geometry, lambda geometry: geometry.mesh(), lambda geometry: geometry.colour),
+    return lambda config, run, _: new_geometry(neus, config, run.generator())
+
+
+def shape_start(stages: "Stages", config: GenerateConfig) -> Begin:
+    """Take the shape from a mesh file, aligned to the picture. Raises InputError: as `read_shape` and `fit_shape`."""
+    assert config.shape.mesh is not None
+    given = read_shape(config.shape.mesh, max_triangles=config.shape.max_triangles)
+    shape = placed_shape(given, stages.align(given), stages.reference)
+    return lambda geometry, run, painted: shape.geometry(
+        geometry, config.coarse_nerf.hash_grid, run.generator(), painted=painted
     )
-    unwrapped = stages.prepare(geometry.mesh).to(device)
-    surface = unwrapped.mesh
-    texture = stages.run(
-        "texture",
-        config.texture,
-        lambda run: Texture(new_colour(config.texture, run.generator(), device)),
-        lambda supervision, config, run: paint_texture(supervision, surface, geometry.colour, config, run),
-        lambda texture, cameras: render_mesh(surface, texture.colour, cameras, PREVIEW_SIZE),
-        Draft(Texture, lambda _: surface, lambda texture: texture.at),
-    )
-    return stages.finish(unwrapped, texture)
 
 
 @dataclass(frozen=True)
@@ -325,6 +349,20 @@ class Stages:
         """What the fingerprint says of the priors (nothing for those that come with the program)."""
         named = [str(prior) for prior in self.config.priors_of(name)]
         return [] if set(named) <= {"bundled", "None"} else [*named, self.config.prompt]
+
+    def align(self, given: GivenShape) -> Similarity:
+        """Where a given mesh belongs, as a stage of its own: the search takes seconds, and the report tells of it."""
+        name, settings = "shape", self.config.shape.model_copy(update={"mesh": None})
+        self.upstream = fingerprint(settings, name, given.digest, self.upstream)
+        if self.workspace.finished(name, self.upstream) and (record := self.workspace.record(name)) is not None:
+            self.records[name] = record
+            return Similarity.from_record(record["transform"])
+        self.workspace.begin(name, self.upstream)
+        start = time.perf_counter()
+        found = fit_shape(given, self.reference.to("cpu"), self.config.shape, self.progress)
+        record = {"seconds": round(time.perf_counter() - start, 2), "overlap": round(found.iou, 4)}
+        self._finish(name, {**record, "transform": found.transform.as_record()})
+        return found.transform
 
     def prepare(self, mesh_of: Callable[[], Mesh]) -> export.UnwrappedMesh:
         """Clean-up, decimation and unwrapping, as a stage of its own: it takes time and the texture depends on it."""

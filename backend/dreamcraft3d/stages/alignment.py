@@ -10,8 +10,9 @@ Notation: V vertices, F faces, P poses, S side of an image in pixels. Angles are
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,13 +21,11 @@ from torch import Tensor
 
 from dreamcraft3d.functional.cameras import DISTANCE, FOVY, mvp, orbit
 from dreamcraft3d.functional.mesh import Mesh, face_normals
-from dreamcraft3d.kernels.rasterize import rasterize
+from dreamcraft3d.kernels.rasterize import Raster, interpolate, rasterize
+from dreamcraft3d.stages.colour_fit import ColourOf
 from dreamcraft3d.stages.reference import ReferenceView
 
 __all__ = ["Alignment", "Similarity", "align", "silhouette_overlap"]
-
-FaceColours = Callable[[Int[Tensor, " N"], Float[Tensor, "N 3"]], Float[Tensor, "N 3"]]
-"""Colours of surface points, by face and barycentric weights."""
 
 COARSE_YAWS, COARSE_SIZE = 72, 64
 STARTS = 6
@@ -66,6 +65,23 @@ class Similarity:
         """The points moved."""
         return self.scale * points @ self.rotation.T.to(points) + self.shift.to(points)
 
+    def inverse(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
+        """The points moved back."""
+        return (points - self.shift.to(points)) @ self.rotation.to(points) / self.scale
+
+    def as_record(self) -> dict[str, Any]:
+        """Plain values, for JSON; angles in degrees."""
+        angles = {"yaw": round(math.degrees(self.yaw), 2), "pitch": round(math.degrees(self.pitch), 2)}
+        return {**angles, "scale": self.scale, "rotation": self.rotation.tolist(), "shift": self.shift.tolist()}
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> "Similarity":
+        """What `as_record` was made from."""
+        rotation, shift = torch.tensor(record["rotation"]), torch.tensor(record["shift"])
+        return Similarity(
+            record["scale"], rotation, shift, math.radians(record["yaw"]), math.radians(record["pitch"])
+        )
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -83,13 +99,13 @@ class Alignment:
 
 @torch.no_grad()
 def align(
-    mesh: Mesh, reference: ReferenceView, *, colours: FaceColours | None = None, most_pitch: float = 0.0
+    mesh: Mesh, reference: ReferenceView, *, colour: ColourOf | None = None, most_pitch: float = 0.0
 ) -> Alignment:
     """Find the similarity transform that brings a mesh to where the reference camera sees its silhouette.
 
     Args:
         mesh: z up, about upright; any size and place, closed or not. Every vertex finite and used by a face.
-        colours: of its surface, to tell front from back. most_pitch: how far it may be tilted, radians.
+        colour: of points on it, in its own frame, to tell front from back. most_pitch: how far it may be tilted, radians.
 
     Raises:
         ValueError: the mesh has no face, or the mask of the reference is empty.
@@ -101,7 +117,7 @@ def align(
     coarse = search.poses(yaws)
     starts = coarse[_peaks(search.overlaps(coarse, COARSE_SIZE))]
     found, overlaps = search.refined(starts, FINE_SIZE, FINE_HALVINGS)
-    best = _chosen(search, found, overlaps, colours)
+    best = _chosen(search, found, overlaps, colour)
     final, overlap = search.refined(found[best, None], FINAL_SIZE, FINAL_HALVINGS)
     transform = search.similarity(final[0])
     rivals = tuple(float(pose[0]) for k, pose in enumerate(found) if k != best and overlaps[k] > overlaps.max() - TIE)
@@ -158,7 +174,7 @@ class _Search:
     def overlaps(self, poses: Float[Tensor, "P 5"], size: int) -> Float[Tensor, " P"]:
         """IoU of the silhouettes and the mask."""
         at_once = max(1, VERTICES_AT_ONCE // len(self.vertices))
-        parts = [_iou(self._raster(part, size)[0] >= 0, self.masks[size]) for part in poses.split(at_once)]
+        parts = [_iou(self._raster(part, size).face_ids >= 0, self.masks[size]) for part in poses.split(at_once)]
         return torch.cat(parts).cpu()
 
     def refined(
@@ -184,22 +200,21 @@ class _Search:
             halved[active[~better]] += 1.0
         return poses, best
 
-    def agreement(self, pose: Float[Tensor, "5"], colours: FaceColours | None) -> float | None:
+    def agreement(self, pose: Float[Tensor, "5"], colour: ColourOf | None) -> float | None:
         """How well colours and normals fit the picture where both silhouettes are, in [0, 1]; None without either."""
-        face_ids, barycentrics = self._raster(pose[None], FINE_SIZE)
-        both = (face_ids[0] >= 0) & self.masks[FINE_SIZE]
-        face = face_ids[0][both]
+        raster = self._raster(pose[None], FINE_SIZE)
+        both = (raster.face_ids[0] >= 0) & self.masks[FINE_SIZE]
         scores = []
-        if len(face) and colours is not None:
-            weights = barycentrics[0][both]
-            shown = colours(face, torch.cat([weights, 1.0 - weights.sum(dim=1, keepdim=True)], dim=1))
+        if bool(both.any()) and colour is not None:
+            shown = colour(interpolate(self.vertices * self.size + self.centre, raster, self.faces)[0][both])
             wanted = _shrunk(self.reference.rgba, FINE_SIZE).to(shown)[both]
             scores.append(1.0 - float((shown - wanted[:, :3] / wanted[:, 3:].clamp_min(1e-3)).abs().mean()))
-        if len(face) and self.reference.normal is not None:
-            normals = face_normals(self._placed(self.vertices, pose[None])[0], self.faces)[face] @ self.axes
-            normals = torch.where(normals[:, 2:] < 0.0, -normals, normals)
-            wanted = torch.nn.functional.normalize(_shrunk(self.reference.normal, FINE_SIZE).to(normals)[both], dim=-1)
-            scores.append(0.5 + 0.5 * float((normals * wanted).sum(dim=-1).mean()))
+        if bool(both.any()) and self.reference.normal is not None:
+            normals = face_normals(self._placed(self.vertices, pose[None])[0], self.faces) @ self.axes
+            shown = normals[raster.face_ids[0][both]]
+            shown = torch.where(shown[:, 2:] < 0.0, -shown, shown)
+            wanted = torch.nn.functional.normalize(_shrunk(self.reference.normal, FINE_SIZE).to(shown)[both], dim=-1)
+            scores.append(0.5 + 0.5 * float((shown * wanted).sum(dim=-1).mean()))
         return sum(scores) / len(scores) if scores else None
 
     def similarity(self, pose: Float[Tensor, "5"]) -> Similarity:
@@ -217,19 +232,18 @@ class _Search:
         shifts = torch.cat([poses[:, 3:], -middle], dim=1) @ self.axes.T
         return points @ matrices.transpose(1, 2) + shifts[:, None]
 
-    def _raster(self, poses: Float[Tensor, "P 5"], size: int) -> tuple[Int[Tensor, "P S S"], Float[Tensor, "P S S 2"]]:
+    def _raster(self, poses: Float[Tensor, "P 5"], size: int) -> Raster:
         clip = _homogeneous(self._placed(self.vertices, poses)) @ self.to_clip.T
-        raster = rasterize(clip, self.faces, size)
-        return raster.face_ids, raster.barycentrics
+        return rasterize(clip, self.faces, size)
 
 
 def _chosen(
-    search: _Search, poses: Float[Tensor, "P 5"], overlaps: Float[Tensor, " P"], colours: FaceColours | None
+    search: _Search, poses: Float[Tensor, "P 5"], overlaps: Float[Tensor, " P"], colour: ColourOf | None
 ) -> int:
     """The pose with the best silhouette; among equals the one whose surface looks like the picture, else the one that
     turns the mesh least."""
     equals = [k for k in range(len(poses)) if overlaps[k] > overlaps.max() - TIE]
-    agreements = {k: search.agreement(poses[k], colours) for k in equals}
+    agreements = {k: search.agreement(poses[k], colour) for k in equals}
     known = {k: value for k, value in agreements.items() if value is not None}
     if known and max(known.values()) - min(known.values()) > SURE:
         top = max(known.values())
