@@ -298,6 +298,8 @@ class ShapeConfig(Record):
     aligned: bool = False
     """the mesh lies where the result of an earlier run would lie; otherwise it is turned, scaled and moved to fit the
     picture"""
+    turn: bool = True
+    """look for the side that the picture shows; false: it shows the mesh's front"""
     pitch: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
     """how far it may be tilted, degrees"""
     least_overlap: Fraction = 0.5

@@ -20,7 +20,7 @@ from dreamcraft3d.config import GeometryConfig, HashGridConfig, ShapeConfig
 from dreamcraft3d.errors import InputError
 from dreamcraft3d.evaluation.meshes import load_mesh, parse_mesh
 from dreamcraft3d.evaluation.render import sample_texture
-from dreamcraft3d.export import GREY, TexturedMesh, topology
+from dreamcraft3d.export import TexturedMesh, topology
 from dreamcraft3d.export.cleaning import face_outward
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.mesh_query import MeshQuery
@@ -114,7 +114,8 @@ def fit_shape(given: GivenShape, reference: ReferenceView, config: ShapeConfig, 
         identity = Similarity(1.0, torch.eye(3), torch.zeros(3))
         found = Alignment(identity, silhouette_overlap(given.mesh, None, reference))
     else:
-        found = align(given.mesh, reference, colour=given.colour, most_pitch=math.radians(config.pitch))
+        most_pitch = math.radians(config.pitch)
+        found = align(given.mesh, reference, colour=given.colour, turn=config.turn, most_pitch=most_pitch)
         if found.iou < config.least_overlap:
             raise InputError(
                 f"The shape looks like another object: its silhouette agrees with the picture's by {found.iou:.0%} "
@@ -140,8 +141,8 @@ def placed_shape(given: GivenShape, transform: Similarity, reference: ReferenceV
 
 
 def surface_colours(textured: TexturedMesh) -> ColourOf | None:
-    """Colours of points by the nearest point of a mesh; None for one that is all grey."""
-    if textured.texture is None and bool((textured.colours() - GREY).abs().max() < 1e-3):
+    """Colours of points by the nearest point of a mesh; None for one that is the same all over, as blockouts are."""
+    if textured.texture is None and bool((textured.colours() - textured.colours()[0]).abs().max() < 1e-3):
         return None
     query = MeshQuery(textured.vertices, textured.faces)
 

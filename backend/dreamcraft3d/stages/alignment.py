@@ -99,21 +99,27 @@ class Alignment:
 
 @torch.no_grad()
 def align(
-    mesh: Mesh, reference: ReferenceView, *, colour: ColourOf | None = None, most_pitch: float = 0.0
+    mesh: Mesh,
+    reference: ReferenceView,
+    *,
+    colour: ColourOf | None = None,
+    turn: bool = True,
+    most_pitch: float = 0.0,
 ) -> Alignment:
     """Find the similarity transform that brings a mesh to where the reference camera sees its silhouette.
 
     Args:
         mesh: z up, about upright; any size and place, closed or not. Every vertex finite and used by a face.
-        colour: of points on it, in its own frame, to tell front from back. most_pitch: how far it may be tilted, radians.
+        colour: of points on it, in its own frame, to tell front from back. turn: False keeps its yaw. most_pitch: how
+        far it may be tilted, radians.
 
     Raises:
         ValueError: the mesh has no face, or the mask of the reference is empty.
     """
     if len(mesh.faces) == 0 or not bool(reference.mask.any()):
         raise ValueError("a mesh without faces, or a picture without object, cannot be aligned")
-    search = _Search(mesh, reference, most_pitch)
-    yaws = torch.arange(COARSE_YAWS) * (2.0 * math.pi / COARSE_YAWS)
+    search = _Search(mesh, reference, turn, most_pitch)
+    yaws = torch.arange(COARSE_YAWS if turn else 1) * (2.0 * math.pi / COARSE_YAWS)
     coarse = search.poses(yaws)
     starts = coarse[_peaks(search.overlaps(coarse, COARSE_SIZE))]
     found, overlaps = search.refined(starts, FINE_SIZE, FINE_HALVINGS)
@@ -141,13 +147,14 @@ class _Search:
     nothing that size does not, the turned mesh reaches as far to the front as to the back.
     """
 
-    def __init__(self, mesh: Mesh, reference: ReferenceView, most_pitch: float) -> None:
+    def __init__(self, mesh: Mesh, reference: ReferenceView, turn: bool, most_pitch: float) -> None:
         low, high = mesh.vertices.amin(dim=0), mesh.vertices.amax(dim=0)
         self.centre = 0.5 * (low + high)
         self.size = max(float((mesh.vertices - self.centre).norm(dim=-1).max()), 1e-30)
         self.vertices, self.faces = (mesh.vertices - self.centre) / self.size, mesh.faces
         self.hull = _hull(self.vertices)
         self.reference, self.most_pitch = reference, most_pitch
+        self.free = [k for k in range(5) if (k != 0 or turn) and (k != 1 or most_pitch > 0.0)]
         camera = orbit(reference.elevation, 0.0).to(mesh.vertices.device)
         self.axes = camera.c2w[0, :3, :3]
         self.to_clip = mvp(camera)[0]
@@ -182,8 +189,7 @@ class _Search:
     ) -> tuple[Float[Tensor, "P 5"], Float[Tensor, " P"]]:
         """Local maxima of the overlap from these poses, by a pattern search: each step goes to the best neighbour, and
         where no neighbour is better the steps are halved."""
-        axes = [k for k in range(5) if k != 1 or self.most_pitch > 0.0]
-        moves = torch.cat([sign * torch.diag(torch.tensor(FIRST_STEP))[axes] for sign in (1.0, -1.0)])
+        moves = torch.cat([sign * torch.diag(torch.tensor(FIRST_STEP))[self.free] for sign in (1.0, -1.0)])
         poses, best = poses.clone(), self.overlaps(poses, size)
         halved = torch.full((len(poses),), float(halvings[0]))
         for _ in range(MOST_ROUNDS):
