@@ -28,6 +28,9 @@ from dreamcraft3d.stages.reference import ReferenceView
 __all__ = ["Alignment", "Similarity", "align", "silhouette_overlap"]
 
 COARSE_YAWS, COARSE_SIZE = 72, 64
+COARSE_PITCHES = [0.0, -1.0, -0.5, 0.5, 1.0]
+"""Tried in the coarse search, as shares of the largest one."""
+
 STARTS = 6
 """Local maxima of the coarse search that are refined."""
 
@@ -119,10 +122,7 @@ def align(
     if len(mesh.faces) == 0 or not bool(reference.mask.any()):
         raise ValueError("a mesh without faces, or a picture without object, cannot be aligned")
     search = _Search(mesh, reference, turn, most_pitch)
-    yaws = torch.arange(COARSE_YAWS if turn else 1) * (2.0 * math.pi / COARSE_YAWS)
-    coarse = search.poses(yaws)
-    starts = coarse[_peaks(search.overlaps(coarse, COARSE_SIZE))]
-    found, overlaps = search.refined(starts, FINE_SIZE, FINE_HALVINGS)
+    found, overlaps = search.refined(search.starts(), FINE_SIZE, FINE_HALVINGS)
     best = _chosen(search, found, overlaps, colour)
     final, overlap = search.refined(found[best, None], FINAL_SIZE, FINAL_HALVINGS)
     transform = search.similarity(final[0])
@@ -144,7 +144,7 @@ class _Search:
 
     A pose is (yaw, pitch, log scale, shift right, shift up): of the mesh with its box's middle in the origin and its
     farthest vertex at distance 1, as the reference camera sees it. Along the camera's axis, where a silhouette says
-    nothing that size does not, the turned mesh reaches as far to the front as to the back.
+    nothing that size does not, the middle of the turned mesh's bounding box comes as near to the origin as it can.
     """
 
     def __init__(self, mesh: Mesh, reference: ReferenceView, turn: bool, most_pitch: float) -> None:
@@ -153,20 +153,30 @@ class _Search:
         self.size = max(float((mesh.vertices - self.centre).norm(dim=-1).max()), 1e-30)
         self.vertices, self.faces = (mesh.vertices - self.centre) / self.size, mesh.faces
         self.hull = _hull(self.vertices)
-        self.reference, self.most_pitch = reference, most_pitch
+        self.reference, self.turn, self.most_pitch = reference, turn, most_pitch
         self.free = [k for k in range(5) if (k != 0 or turn) and (k != 1 or most_pitch > 0.0)]
         camera = orbit(reference.elevation, 0.0).to(mesh.vertices.device)
         self.axes = camera.c2w[0, :3, :3]
         self.to_clip = mvp(camera)[0]
         self.masks = {s: _resized(reference.mask, s).to(low.device) for s in (COARSE_SIZE, FINE_SIZE, FINAL_SIZE)}
 
-    def poses(self, yaws: Float[Tensor, " P"]) -> Float[Tensor, "P 5"]:
-        """Poses of these yaws, upright, whose silhouettes have the bounding box of the mask as nearly as they can.
+    def starts(self) -> Float[Tensor, "K 5"]:
+        """The best poses of a coarse search: local maxima over the yaw, each with its best pitch."""
+        yaws = torch.arange(COARSE_YAWS if self.turn else 1) * (2.0 * math.pi / COARSE_YAWS)
+        levels = torch.tensor(COARSE_PITCHES if self.most_pitch > 0.0 else [0.0]) * self.most_pitch
+        poses = torch.stack([self.fitted(yaws, float(level)) for level in levels])
+        overlaps = self.overlaps(poses.flatten(0, 1), COARSE_SIZE).reshape(len(levels), -1)
+        best, level = overlaps.max(dim=0)
+        peaks = _peaks(best)
+        return poses[level[peaks], peaks]
+
+    def fitted(self, yaws: Float[Tensor, " P"], pitch: float = 0.0) -> Float[Tensor, "P 5"]:
+        """Poses of these yaws whose silhouettes have the bounding box of the mask as nearly as they can.
 
         Size: the geometric mean of what width and height ask for. Perspective makes it a fixed point.
         """
         poses = torch.zeros(len(yaws), 5)
-        poses[:, 0], poses[:, 2] = yaws, math.log(0.6)
+        poses[:, 0], poses[:, 1], poses[:, 2] = yaws, pitch, math.log(0.6)
         low, high = _box(self.reference.mask)
         focal = 1.0 / math.tan(0.5 * FOVY)
         for _ in range(6):
@@ -233,8 +243,8 @@ class _Search:
     def _placed(self, points: Float[Tensor, "N 3"], poses: Float[Tensor, "P 5"]) -> Float[Tensor, "P N 3"]:
         poses = poses.to(points)
         matrices = poses[:, 2].exp()[:, None, None] * _rotations(poses)
-        depths = self.hull @ matrices.transpose(1, 2) @ self.axes[:, 2]
-        middle = 0.5 * (depths.amin(dim=1, keepdim=True) + depths.amax(dim=1, keepdim=True))
+        turned = self.hull @ matrices.transpose(1, 2)
+        middle = 0.5 * (turned.amin(dim=1) + turned.amax(dim=1)) @ self.axes[:, 2:]
         shifts = torch.cat([poses[:, 3:], -middle], dim=1) @ self.axes.T
         return points @ matrices.transpose(1, 2) + shifts[:, None]
 
