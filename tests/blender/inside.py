@@ -393,7 +393,7 @@ def a_shape_is_what_the_object_shows(folder: Path) -> None:
     # Blender's (-y, x, z) is ours: a row along world y, as the turn about z says
     low, high = shape.mesh.vertices.amin(dim=0).numpy(), shape.mesh.vertices.amax(dim=0).numpy()
     world = np.array([item.matrix_world @ v.co for v in item.data.vertices])
-    world = np.concatenate([world, world + [0.0, 4.0, 0.0]])
+    world = np.concatenate([world, world + np.array([0.0, 4.0, 0.0])])
     ours = np.stack([-world[:, 1], world[:, 0], world[:, 2]], axis=1)
     np.testing.assert_allclose(np.stack([low, high]), np.stack([ours.min(axis=0), ours.max(axis=0)]), atol=1e-5)
     corners = shape.mesh.vertices[shape.mesh.faces].double()

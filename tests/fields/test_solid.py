@@ -18,7 +18,7 @@ def sheet() -> Mesh:
     """A unit square without thickness, of 32 faces."""
     x, y = (c.reshape(-1) for c in np.meshgrid(np.linspace(-0.5, 0.5, 5), np.linspace(-0.5, 0.5, 5), indexing="ij"))
     corner = np.array([5 * i + j for i in range(4) for j in range(4)])
-    faces = np.concatenate([np.stack([corner, corner + 5, corner + 6], 1), np.stack([corner, corner + 6, corner + 1], 1)])
+    faces = np.array([[[c, c + 5, c + 6], [c, c + 6, c + 1]] for c in corner]).reshape(-1, 3)
     return Mesh(torch.tensor(np.stack([x, y, 0 * x], 1)).float(), torch.tensor(faces))
 
 

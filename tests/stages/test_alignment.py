@@ -56,12 +56,17 @@ def test_the_mesh_itself_is_seldom_where_the_picture_shows_it() -> None:
     assert silhouette_overlap(moved(truth.mesh, turned(130.0), scale=1.0), None, outline(truth)) < 0.5
 
 
+def two_colours(x: torch.Tensor) -> torch.Tensor:
+    """Red in front, blue behind."""
+    front = (x[:, :1] > 0.0).float()
+    return torch.cat([front, torch.full_like(front, 0.2), 1.0 - front], dim=1)
+
+
 def symmetric() -> TexturedMesh:
-    """The same silhouette from the front and from the back; red in front."""
+    """The same silhouette from the front and from the back."""
     ball = sphere(0.5, subdivisions=3)
     vertices = ball.vertices * torch.tensor([0.6, 1.0, 0.8])
-    front = (vertices[:, :1] > 0.0).float()
-    return TexturedMesh(vertices, ball.faces, vertex_colours=torch.cat([front, 0.2 + 0 * front, 1.0 - front], dim=1))
+    return TexturedMesh(vertices, ball.faces, vertex_colours=two_colours(vertices))
 
 
 def in_its_frame(colour: ColourOf, rotation: torch.Tensor) -> ColourOf:
@@ -71,8 +76,7 @@ def in_its_frame(colour: ColourOf, rotation: torch.Tensor) -> ColourOf:
 def test_colours_tell_the_front_from_the_back() -> None:
     truth, rotation = symmetric(), turned(180.0)
     mesh = moved(truth.mesh, rotation)
-    colour = in_its_frame(lambda x: torch.stack([(x[:, 0] > 0).float(), 0 * x[:, 0] + 0.2, (x[:, 0] < 0).float()], 1), rotation)
-    found = align(mesh, outline(truth), colour=colour)
+    found = align(mesh, outline(truth), colour=in_its_frame(two_colours, rotation))
     assert abs(math.degrees(found.transform.yaw)) > 160.0
     assert any(abs(math.degrees(yaw)) < 20.0 for yaw in found.rivals)
     plain = align(mesh, outline(truth))  # nothing tells: the file's own front is believed
@@ -82,7 +86,8 @@ def test_colours_tell_the_front_from_the_back() -> None:
 def test_normals_tell_the_front_from_the_back() -> None:
     """A body with a flat back, whose silhouettes from both sides are the same but for perspective."""
     truth = symmetric()
-    flat = TexturedMesh(truth.vertices * torch.where(truth.vertices[:, :1] < 0.0, torch.tensor([0.1, 1.0, 1.0]), 1.0), truth.faces)
+    flatter = torch.where(truth.vertices[:, :1] < 0.0, torch.tensor([0.1, 1.0, 1.0]), 1.0)
+    flat = TexturedMesh(truth.vertices * flatter, truth.faces)
     view = dataclasses.replace(reference_of(flat, size=256), depth=None)
     found = align(moved(flat.mesh, turned(180.0)), view)
     assert abs(math.degrees(found.transform.yaw)) > 160.0

@@ -49,7 +49,7 @@ def generate(
     depth: Annotated[Path | None, typer.Option(help="Depth map; larger = farther.")] = None,
     normal: Annotated[Path | None, typer.Option(help="Normal map in view space (OpenGL).")] = None,
     shape: Annotated[
-        Path | None, typer.Option(metavar="MESH", help="Start from this object's shape (GLB, OBJ), aligned to the picture.")
+        Path | None, typer.Option(metavar="MESH", help="Start from this object's shape (GLB, OBJ).")
     ] = None,
     shape_aligned: Annotated[
         bool, typer.Option("--shape-aligned", help="The mesh lies where a result would lie: do not align it.")
