@@ -224,8 +224,11 @@ def test_the_key_knows_what_matters(tmp_path):
     assert before == key(tags=["x"], priority=3, name="Chair", license="CC0", timeout_s=3.0, catalog="c")
     assert before == key(seed=item_seed(0, "a"))
     (tmp_path / "shape.obj").write_bytes(b"v 0 0 0")
-    different = [key(shape="shape.obj"), key(seed=1), key(prompt="p"), key(negative="n"), key(preset="paper"), key(image="other.png"),
-                 key(params={}), key(params={"reference.mask": "other.png"})]  # fmt: skip
+    shaped = key(shape="shape.obj")
+    (tmp_path / "shape.obj").write_bytes(b"v 0 0 1")
+    different = [key(seed=1), key(prompt="p"), key(negative="n"), key(preset="paper"), key(image="other.png"),
+                 key(params={}), key(params={"reference.mask": "other.png"}), shaped, key(shape="shape.obj"),
+                 ]  # fmt: skip
     assert len({before, *different}) == 1 + len(different)
 
 

@@ -365,10 +365,11 @@ def a_shape_is_what_the_object_shows(folder: Path) -> None:
     import numpy as np
 
     enabled(folder)[2].close()
-    from dreamcraft_blender import shape_file
-    from dreamcraft_blender.problems import Problem
+    import torch
 
     from dreamcraft3d.shape_start import read_shape
+    from dreamcraft_blender import shape_file
+    from dreamcraft_blender.problems import Problem
 
     bpy.ops.mesh.primitive_cube_add(size=2.0)
     item = bpy.context.object
@@ -399,8 +400,6 @@ def a_shape_is_what_the_object_shows(folder: Path) -> None:
     corners = shape.mesh.vertices[shape.mesh.faces].double()
     volume = (corners[:, 0] * corners[:, 1].cross(corners[:, 2], dim=-1)).sum() / 6.0
     assert abs(float(volume) - 2 * 8 * 6) < 1e-3, volume  # faces outward in spite of the mirrored scale
-    import torch
-
     assert shape.colour is not None
     top = torch.tensor([[0.0, 0.0, 8.0]])
     assert float((shape.colour(top) - torch.tensor([1.0, 0.0, 0.0])).abs().max()) < 0.02

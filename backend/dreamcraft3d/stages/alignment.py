@@ -81,9 +81,7 @@ class Similarity:
     def from_record(record: Mapping[str, Any]) -> "Similarity":
         """What `as_record` was made from."""
         rotation, shift = torch.tensor(record["rotation"]), torch.tensor(record["shift"])
-        return Similarity(
-            record["scale"], rotation, shift, math.radians(record["yaw"]), math.radians(record["pitch"])
-        )
+        return Similarity(record["scale"], rotation, shift, math.radians(record["yaw"]), math.radians(record["pitch"]))
 
 
 @dataclass(frozen=True)
