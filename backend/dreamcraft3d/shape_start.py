@@ -104,15 +104,7 @@ def fit_shape(given: GivenShape, reference: ReferenceView, config: ShapeConfig, 
         InputError: its silhouette says that it is another object, or it does not fit into the scene.
     """
     if config.aligned:
-        low, high = given.mesh.vertices.amin(dim=0), given.mesh.vertices.amax(dim=0)
-        if float(torch.maximum(low.abs(), high.abs()).max()) > SCENE:
-            raise InputError(
-                f"The shape is not aligned: it reaches {float(torch.maximum(low.abs(), high.abs()).max()):.3g} units "
-                "from the middle, and the scene ends at 1.",
-                "Leave out --shape-aligned.",
-            )
-        identity = Similarity(1.0, torch.eye(3), torch.zeros(3))
-        found = Alignment(identity, silhouette_overlap(given.mesh, None, reference))
+        found = _as_it_lies(given.mesh, reference)
     else:
         most_pitch = math.radians(config.pitch)
         found = align(given.mesh, reference, colour=given.colour, turn=config.turn, most_pitch=most_pitch)
@@ -125,6 +117,16 @@ def fit_shape(given: GivenShape, reference: ReferenceView, config: ShapeConfig, 
             )
     _tell(found, given, config, progress)
     return found
+
+
+def _as_it_lies(mesh: Mesh, reference: ReferenceView) -> Alignment:
+    """The identity. Raises InputError for a mesh that reaches out of the scene."""
+    reach = float(mesh.vertices.abs().max())
+    if reach > SCENE:
+        message = f"The shape is not aligned: it reaches {reach:.3g} units from the middle, and the scene ends at 1."
+        raise InputError(message, "Leave out --shape-aligned.")
+    identity = Similarity(1.0, torch.eye(3), torch.zeros(3))
+    return Alignment(identity, silhouette_overlap(mesh, None, reference))
 
 
 def placed_shape(given: GivenShape, transform: Similarity, reference: ReferenceView) -> ShapeStart:
@@ -186,4 +188,6 @@ def _light(mesh: Mesh) -> Mesh:
     mesh = export.lighten(mesh, MOST_FACES)
     vertices, faces = mesh.vertices.double().numpy(), mesh.faces.numpy().astype(np.int64)
     vertices, faces = topology.compact(vertices, face_outward(vertices, topology.orient(faces)))
+    if len(faces) == 0:
+        raise InputError("The shape has no extent: its faces are points and lines.", "Export the mesh again, as GLB.")
     return Mesh(torch.from_numpy(vertices).float(), torch.from_numpy(faces.copy()))
