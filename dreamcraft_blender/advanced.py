@@ -20,6 +20,8 @@ ELSEWHERE = (
     "reference.mask",
     "reference.depth",
     "reference.normal",
+    "shape.mesh",
+    "shape.turn",
     "export.target_faces",
     "export.texture_size",
 )

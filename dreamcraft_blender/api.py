@@ -31,6 +31,7 @@ from . import (
     refine_apply,
     refine_request,
     session,
+    shape_file,
 )
 from .client import Flow
 from .problems import Problem
@@ -85,6 +86,8 @@ def generate(
     seed: int = 0,
     settings: Mapping[str, Any] | None = None,
     mask: "Path | str | bytes | None" = None,
+    shape: "bpy.types.Object | Path | str | bytes | None" = None,
+    shape_turn: bool = True,
     name: str = "",
     scene: "bpy.types.Scene | None" = None,
     location: tuple[float, float, float] | None = None,
@@ -101,13 +104,15 @@ def generate(
 
     Args:
         settings: any setting of the backend by dotted key, as {"coarse_nerf.steps": 400}. height: in scene units.
+        shape: a mesh object, or a GLB or OBJ file, to start from instead of making a shape from the picture.
+        shape_turn: look for its side that the picture shows; False: it shows its front.
         location: of the object's base; the 3D cursor if None. link: False only fetches the files.
         wait: True blocks and returns a `Result`; False returns a `Handle` and calls back.
     Raises:
         Problem: with its remedy (also as `on_problem`, when nothing waits).
     """
     current, scene = session.get(), scene or bpy.context.scene
-    picture = picture_from(image)
+    picture, start = picture_from(image), shape_from(shape)
     placement = importer.Placement(
         name=prompt or name or Path(picture.name).stem,
         location=tuple(location if location is not None else scene.cursor.location),
@@ -115,10 +120,11 @@ def generate(
     )
 
     def made(server: Mapping[str, Any]) -> Submission:
-        values = ({"seed": seed} if seed else {}) | dict(settings or {})
+        values = ({"seed": seed} if seed else {}) | ({} if shape_turn else {"shape.turn": False}) | dict(settings or {})
         return build(
-            picture, server=server, preset=preset, prompt=prompt, name=placement.name, settings=values, mask=read(mask)
-        )
+            picture, server=server, preset=preset, prompt=prompt, name=placement.name, settings=values,
+            mask=read(mask), shape=start,
+        )  # fmt: skip
 
     task = current.pump.run(
         run(current, made, scene.name if link else "", placement, mark_asset, on_progress, on_done, on_problem)
@@ -274,6 +280,11 @@ def picture_from(image) -> Picture:
         return Picture(image)
     path = Path(bpy.path.abspath(str(image)))
     return Picture(read(path) or b"", path.name)
+
+
+def shape_from(shape) -> bytes | None:
+    """A mesh file's bytes of whatever names a shape."""
+    return shape_file.file_of(shape) if isinstance(shape, bpy.types.Object) else read(shape)
 
 
 def read(file) -> bytes | None:

@@ -44,6 +44,7 @@ def dispatched(words):
     generate.add_argument("--preset", default="preview")
     generate.add_argument("--prompt", default="", help="what it is, in a few words")
     generate.add_argument("--mask", help="white where the object is")
+    generate.add_argument("--shape", help="start from this shape: GLB, OBJ, or an object's name in the file of --into")
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument("--height", type=float, default=1.0, help="of the object, in scene units")
     generate.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="settings")
@@ -93,6 +94,7 @@ def make(given):
         seed=given.seed,
         settings=dict(map(setting, given.settings)),
         mask=given.mask,
+        shape=bpy.data.objects.get(given.shape or "") or given.shape,
         height=given.height,
         location=(0.0, 0.0, 0.0),
         mark_asset=given.mark_asset,

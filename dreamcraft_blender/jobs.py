@@ -80,9 +80,10 @@ class Job:
         """Of the whole job, between 0 and 1: each stage counts the same, the export a little."""
         if self.state == "finished":
             return 1.0
-        if self.stage in STAGES:
-            return (STAGES.index(self.stage) + self.fraction) / (len(STAGES) + 0.2)
-        return len(STAGES) / (len(STAGES) + 0.2) if self.stage in ("mesh", "export") else 0.0
+        stages = STAGES[2:] if "shape" in (self.request.get("files") or {}) else STAGES
+        if self.stage in stages:
+            return (stages.index(self.stage) + self.fraction) / (len(stages) + 0.2)
+        return len(stages) / (len(stages) + 0.2) if self.stage in ("mesh", "export") else 0.0
 
     def failure(self) -> Problem:
         """Why a failed (or cancelled) job did not make anything."""

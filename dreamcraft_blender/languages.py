@@ -52,6 +52,13 @@ ZH_HANS = {
     "Take the picture that was dropped into the view": "使用拖入视图的图片",
     "Choose a picture first": "请先选择图片",
     "Choose a picture first: open, paste, or drop one into the 3D view": "请先选择图片：打开、粘贴或拖入 3D 视图",
+    # the shape
+    "Start from a Shape": "从形状开始",
+    "Start from an object's shape instead of making one from the picture: a blockout, a scan, any mesh": "从某个物体的形状开始，而不是由图片生成形状：粗模、扫描或任何网格均可",
+    "Shape": "形状",
+    "The mesh to start from; empty: the active object": "作为起点的网格；留空则为活动物体",
+    "Turn to Fit": "旋转以匹配",
+    "Look for the side of the object that the picture shows; off: the picture shows its front": "寻找图片所示的一面；关闭时，图片显示的是物体正面",
     # the object
     "Object": "物体",
     "Height": "高度",

@@ -5,7 +5,7 @@ from pathlib import Path
 import bpy
 from bpy.props import BoolProperty
 
-from . import advanced, jobs, pictures, session
+from . import advanced, jobs, pictures, session, shape_file
 from .pictures import Reporting
 from .problems import Problem
 from .submission import build, check_picture
@@ -36,9 +36,15 @@ def submission_of(scene, server):
         preset=form.preset or "preview",
         prompt=form.prompt,
         name=form.prompt or Path(picture.name).stem,
-        settings=settings_of(scene),
+        settings=settings_of(scene) | ({"shape.turn": False} if form.use_shape and not form.shape_turn else {}),
         mask=pictures.mask_of(form, picture),
+        shape=shape_file.file_of(form.shape or active_object()) if form.use_shape else None,
     )
+
+
+def active_object():
+    """The active one of the window; scripts without a window have one, too."""
+    return getattr(bpy.context, "active_object", None) or bpy.context.view_layer.objects.active
 
 
 def await_object(scene, job, **more):

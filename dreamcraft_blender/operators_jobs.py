@@ -248,6 +248,7 @@ class DREAMCRAFT_OT_reuse_settings(JobOperator, bpy.types.Operator):
         form.seed = int(values.pop("seed", 0)) & 0x7FFFFFFF
         form.elevation = float(values.pop("reference.elevation", 0.0))
         form.target_faces = int(values.pop("export.target_faces", 0))
+        form.shape_turn = bool(values.pop("shape.turn", True))
         size = str(values.pop("export.texture_size", "PRESET"))
         form.texture_size = size if size in ("512", "1024", "2048", "4096") else "PRESET"
         advanced.change(context.scene, values)

@@ -26,6 +26,7 @@ class DREAMCRAFT_PT_main(DreamCraftPanel, bpy.types.Panel):
         layout.prop(form, "preset")
         draw_estimate(layout, form, context)
         layout.prop(form, "seed")
+        draw_shape(layout, form, context)
         row = layout.row()
         row.scale_y = 1.6
         row.operator("dreamcraft.generate", icon="SHADERFX")
@@ -83,6 +84,17 @@ def draw_picture(layout, form, current, context):
     row.operator("dreamcraft.edit_mask", text="", icon="GREASEPENCIL")
     if form.mask_source == "IMAGE":
         layout.template_ID(form, "mask_image", open="image.open")
+
+
+def draw_shape(layout, form, context):
+    """Which object the shape is taken from, if one is."""
+    layout.prop(form, "use_shape")
+    if not form.use_shape:
+        return
+    active = context.active_object
+    hint = active.name if form.shape is None and active is not None and active.type == "MESH" else ""
+    layout.prop(form, "shape", placeholder=hint)
+    layout.prop(form, "shape_turn")
 
 
 def draw_estimate(layout, form, context):

@@ -65,6 +65,10 @@ def preset_changed(self, context):
     session.preset_changed(self.preset)
 
 
+def is_mesh(self, item):
+    return item.type == "MESH"
+
+
 def batch_changed(self, context):
     from . import session
 
@@ -199,6 +203,21 @@ class DREAMCRAFT_PG_settings(bpy.types.PropertyGroup):
             ("2048", "2048", ""),
             ("4096", "4096", ""),
         ],
+    )
+    use_shape: BoolProperty(
+        name="Start from a Shape",
+        description="Start from an object's shape instead of making one from the picture: a blockout, a scan, any mesh",
+    )
+    shape: PointerProperty(
+        type=bpy.types.Object,
+        name="Shape",
+        description="The mesh to start from; empty: the active object",
+        poll=is_mesh,
+    )
+    shape_turn: BoolProperty(
+        name="Turn to Fit",
+        description="Look for the side of the object that the picture shows; off: the picture shows its front",
+        default=True,
     )
     mask_source: EnumProperty(
         name="Mask",

@@ -65,9 +65,11 @@ def build(
     name: str = "",
     settings: Mapping[str, Any] | None = None,
     mask: bytes | None = None,
+    shape: bytes | None = None,
     priority: int = 0,
 ) -> Submission:
-    """A "generate" job: the picture, the mask if one was made by hand, and the settings by dotted key.
+    """A "generate" job: the picture, the mask if one was made by hand, the mesh to start from (GLB or OBJ) if there is
+    one, and the settings by dotted key.
 
     `server` is the service's description of itself; presets and settings are checked against it.
     """
@@ -77,6 +79,8 @@ def build(
     known = {item.key: item for item in fields_of(server.get("schema") or {})}
     if prompt:
         values.update(prompt_setting(known, prompt))
+    if known and shape is not None and "shape.turn" not in known:
+        raise Problem("wrong_version", "This backend cannot start from a shape yet.", "Update the backend.")
     if known:
         check(known, values)
     request = {
@@ -87,7 +91,7 @@ def build(
         "priority": priority,
         "client_key": new_key(),
     }
-    files = {"picture": picture.data} | ({"mask": mask} if mask else {})
+    files = {"picture": picture.data} | ({"mask": mask} if mask else {}) | ({"shape": shape} if shape else {})
     return Submission(request, files)
 
 

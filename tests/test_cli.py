@@ -89,6 +89,8 @@ def test_bad_pictures_cost_one_line_and_leave_nothing(tmp_path):
         (["--elevation", "95"], "reference.elevation"),
         (["--prior", "gpt"], "prior"),
         (["--mask", "missing.png"], "no file"),
+        (["--shape", "missing.glb"], "no file"),
+        (["--set", "shape.pitch=90"], "shape.pitch"),
     ],
 )
 def test_bad_settings_cost_one_line(picture, tmp_path, words, expected):

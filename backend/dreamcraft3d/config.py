@@ -33,6 +33,7 @@ __all__ = [
     "ReferenceWeights",
     "RefineConfig",
     "Schedule",
+    "ShapeConfig",
     "TextureConfig",
     "describe",
     "fingerprint",
@@ -310,6 +311,24 @@ class GeometryConfig(Record):
     guidance: GuidanceConfig = GuidanceConfig()
 
 
+class ShapeConfig(Record):
+    """A mesh as the first stage: it takes the place of NeRF and NeuS."""
+
+    mesh: Path | None = None
+    """mesh file (GLB, OBJ) whose shape is the start; null = the shape is made from the picture"""
+    aligned: bool = False
+    """the mesh lies where the result of an earlier run would lie; otherwise it is turned, scaled and moved to fit the
+    picture"""
+    turn: bool = True
+    """look for the side that the picture shows; false: it shows the mesh's front"""
+    pitch: Annotated[float, Field(ge=0.0, le=45.0)] = 0.0
+    """how far it may be tilted, degrees"""
+    least_overlap: Fraction = 0.5
+    """a mesh whose silhouette agrees less with the picture's (intersection over union) is refused"""
+    max_triangles: Count = 4_000_000
+    """denser meshes are refused"""
+
+
 class BootstrapConfig(Record):
     """Variational score distillation of the texture, and the rounds that teach the prior this object (section 6.7).
 
@@ -448,6 +467,7 @@ class GenerateConfig(Record):
     oracle_size: Size = 64
     """side of the pictures of the exact prior in `evaluate --oracle`"""
     reference: ReferenceConfig = ReferenceConfig()
+    shape: ShapeConfig = ShapeConfig()
     coarse_nerf: CoarseNerfConfig = CoarseNerfConfig()
     neus: NeusConfig = NeusConfig()
     geometry: GeometryConfig = GeometryConfig()
@@ -473,9 +493,17 @@ class GenerateConfig(Record):
         """Whether NeRF and NeuS run only if the lifted start is refused: it is wanted, and the prior offers one."""
         return self.coarse_nerf.start == "lifted" and self.priors_of("coarse_nerf")[0] == "bundled"
 
+    def guided_stages(self) -> tuple[str, ...]:
+        """The stages that run and query priors, in order: with a mesh to start from, no volume stages.
+
+        >>> GenerateConfig(shape=ShapeConfig(mesh=Path("blockout.glb"))).guided_stages()
+        ('geometry', 'texture')
+        """
+        return GUIDED_STAGES if self.shape.mesh is None else GUIDED_STAGES[2:]
+
     def prior_names(self) -> tuple[str, ...]:
         """All priors that the run asks, each once, in the order of the stages."""
-        names = [name for stage in GUIDED_STAGES for name in self.priors_of(stage)]
+        names = [name for stage in self.guided_stages() for name in self.priors_of(stage)]
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
 

@@ -2,6 +2,7 @@
 
     ReferenceView -> CoarseNerf -> Neus -> Geometry -> UnwrappedMesh -> Texture -> result.glb
     ReferenceView -> SurfaceStart      -> Geometry -> ...   (`coarse_nerf.start=lifted`)
+    ReferenceView -> a given mesh, aligned -> Geometry -> ...
 
 A stage's result lies in `stages/NAME/result.safetensors` beside a fingerprint of its configuration, the seed, and
 everything upstream; the same command goes on where the last one stopped.
@@ -47,6 +48,8 @@ from dreamcraft3d.priors.perception import choose_estimator
 from dreamcraft3d.priors.residency import LoadedPriors, Shelf
 from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
+from dreamcraft3d.shape_start import GivenShape, fit_shape, placed_shape, read_shape
+from dreamcraft3d.stages.alignment import Similarity
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.geometry import Geometry, geometry_from_mesh, new_geometry, sculpt_geometry
@@ -130,7 +133,7 @@ def picture_from_words(config: GenerateConfig, workspace: Workspace, progress: P
 def with_camera(reference: ReferenceView, shelf: Shelf, config: GenerateConfig, progress: Progress) -> ReferenceView:
     """The reference with the camera as the 3D-aware prior guesses it, as far as the user did not say it."""
     given = config.reference
-    prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
+    prior = shelf.pair(config.priors_of(config.guided_stages()[0]))[0]
     if (given.elevation is not None and given.fov is not None) or not isinstance(prior, CameraEstimator):
         return reference
     elevation, fovy = prior.guess_camera(reference.rgba[None])
@@ -150,7 +153,7 @@ def with_estimates(reference: ReferenceView, shelf: Shelf, config: GenerateConfi
     """The reference with the depth and normals that it lacks, as far as somebody can estimate them."""
     if not config.reference.estimate or (reference.depth is not None and reference.normal is not None):
         return reference
-    prior = shelf.pair(config.priors_of("coarse_nerf"))[0]
+    prior = shelf.pair(config.priors_of(config.guided_stages()[0]))[0]
     estimator = choose_estimator(config.reference.estimator, prior, priors_device(config))
     if estimator is None:
         return reference
@@ -201,14 +204,33 @@ def run_stages(
     """All stages after the reference picture. The workspace must be open."""
     device, upstream = scene_device(config, progress), reference_digest(reference)
     stages = Stages(config, workspace, progress, reference.to(device), shelf, upstream)
-    surface = stages.lifted_start() if config.coarse_nerf.start == "lifted" else None
-    geometry = run_geometry(stages, run_volumes(stages) if surface is None else from_surface(surface, config))
+    geometry = run_geometry(stages, geometry_start(stages))
     unwrapped = stages.prepare(geometry.mesh).to(device)
     return stages.finish(unwrapped, run_texture(stages, unwrapped.mesh, geometry))
 
 
 GeometryStart = Callable[[GeometryConfig, StageRun, bool], Geometry]
 """(settings, run, whether a saved state will replace everything that is learnt) -> where the geometry stage starts."""
+
+
+def geometry_start(stages: "Stages") -> GeometryStart:
+    """A given mesh, or the surface of a prior's volume, or what the volume stages make of the picture."""
+    config = stages.config
+    if config.shape.mesh is not None:
+        return shape_start(stages)
+    surface = stages.lifted_start() if config.coarse_nerf.start == "lifted" else None
+    return run_volumes(stages) if surface is None else from_surface(surface, config)
+
+
+def shape_start(stages: "Stages") -> GeometryStart:
+    """Take the shape from a mesh file, aligned to the picture. Raises InputError: as `read_shape` and `fit_shape`."""
+    config = stages.config
+    assert config.shape.mesh is not None
+    given = read_shape(config.shape.mesh, max_triangles=config.shape.max_triangles)
+    shape = placed_shape(given, stages.align(given), stages.reference)
+    return lambda settings, run, restored: shape.geometry(
+        settings, config.coarse_nerf.hash_grid, run.generator(), painted=not restored
+    )
 
 
 def from_surface(surface: SurfaceStart, config: GenerateConfig) -> GeometryStart:
@@ -416,6 +438,20 @@ class Stages:
             draft = Draft(SurfaceStart, lambda start: start.mesh, lambda start: start.colour())
             light = self.workspace.write_bytes("stage-start.glb", draft.glb(surface))
             self.progress.artifact(light.name, light)
+
+    def align(self, given: GivenShape) -> Similarity:
+        """Where a given mesh belongs, as a stage of its own: the search takes seconds, and the report tells of it."""
+        name, settings = "shape", self.config.shape.model_copy(update={"mesh": None})
+        self.upstream = fingerprint(settings, name, given.digest, self.upstream)
+        if self.workspace.finished(name, self.upstream) and (record := self.workspace.record(name)) is not None:
+            self.records[name] = record
+            return Similarity.from_record(record["transform"])
+        self.workspace.begin(name, self.upstream)
+        start = time.perf_counter()
+        found = fit_shape(given, self.reference.to("cpu"), self.config.shape, self.progress)
+        record = {"seconds": round(time.perf_counter() - start, 2), "overlap": round(found.iou, 4)}
+        self._finish(name, {**record, "transform": found.transform.as_record()})
+        return found.transform
 
     def prepare(self, mesh_of: Callable[[], Mesh]) -> export.UnwrappedMesh:
         """Clean-up, decimation and unwrapping, as a stage of its own: it takes time and the texture depends on it."""

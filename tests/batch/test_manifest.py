@@ -97,6 +97,9 @@ def test_all_mistakes_at_once_with_their_lines(tmp_path):
         {"image": "a.png"},
         {"id": "h", "image": "a.png", "seed": "7", "priority": 101},
         {"id": "i", "image": "batch.json"},
+        {"id": "j", "image": "a.png", "shape": "missing.glb"},
+        {"id": "k", "image": "a.png", "params": {"shape.mesh": "a.png"}},
+        {"id": "l", "kind": "refine", "mesh": "a.png", "shape": "a.png"},
     ]
     (tmp_path / "batch.json").write_text("{}")
     manifest.write_text("\n".join(map(json.dumps, lines)))
@@ -106,7 +109,8 @@ def test_all_mistakes_at_once_with_their_lines(tmp_path):
         (2, "capital letters"), (3, "is taken (line 1)"), (4, "Windows"), (5, "no preset"), (5, "no file missing.png"),
         (6, "outside"), (7, "no key 'imag'"), (8, "no setting 'export.faces'"), (9, "seed"), (9, "no file A.PNG"),
         (10, "no file a.glb"), (11, "'id' is missing"), (12, "seed"),
-        (12, "priority"), (13, "not a picture"),
+        (12, "priority"), (13, "not a picture"), (14, "no file missing.glb"), (15, "cannot be a setting here"),
+        (16, "has no shape"), (16, "cannot be refined in place"),
     ]  # fmt: skip
     problems = caught.value.problems
     assert [problem.line for problem in problems] == [line for line, _ in expected]
@@ -219,8 +223,12 @@ def test_the_key_knows_what_matters(tmp_path):
     before = key()
     assert before == key(tags=["x"], priority=3, name="Chair", license="CC0", timeout_s=3.0, catalog="c")
     assert before == key(seed=item_seed(0, "a"))
+    (tmp_path / "shape.obj").write_bytes(b"v 0 0 0")
+    shaped = key(shape="shape.obj")
+    (tmp_path / "shape.obj").write_bytes(b"v 0 0 1")
     different = [key(seed=1), key(prompt="p"), key(negative="n"), key(preset="paper"), key(image="other.png"),
-                 key(params={}), key(params={"reference.mask": "other.png"})]  # fmt: skip
+                 key(params={}), key(params={"reference.mask": "other.png"}), shaped, key(shape="shape.obj"),
+                 ]  # fmt: skip
     assert len({before, *different}) == 1 + len(different)
 
 

@@ -359,6 +359,87 @@ def pictures_of_all_kinds(folder: Path) -> None:
 
 
 @case
+def a_shape_is_what_the_object_shows(folder: Path) -> None:
+    """The GLB to start from: evaluated, placed, in glTF's frame, colours and pictures with it; the backend reads it."""
+    import bpy
+    import numpy as np
+
+    enabled(folder)[2].close()
+    import torch
+
+    from dreamcraft3d.shape_start import read_shape
+    from dreamcraft_blender import shape_file
+    from dreamcraft_blender.problems import Problem
+
+    bpy.ops.mesh.primitive_cube_add(size=2.0)
+    item = bpy.context.object
+    item.scale, item.location, item.rotation_euler = (1.0, 2.0, -3.0), (0.0, 0.0, 5.0), (0.0, 0.0, np.pi / 2)
+    item.modifiers.new("twice", "ARRAY").relative_offset_displace = (2.0, 0.0, 0.0)
+    red = bpy.data.materials.new("red")
+    red.use_nodes = True
+    red.node_tree.nodes["Principled BSDF"].inputs["Base Color"].default_value = (1.0, 0.0, 0.0, 1.0)
+    painted = bpy.data.materials.new("painted")
+    painted.use_nodes = True
+    node = painted.node_tree.nodes.new("ShaderNodeTexImage")
+    node.image = bpy.data.images.load(str(MUG))
+    painted.node_tree.links.new(node.outputs["Color"], painted.node_tree.nodes["Principled BSDF"].inputs["Base Color"])
+    item.data.materials.append(red)
+    item.data.materials.append(painted)
+    item.data.polygons[0].material_index = 1
+    bpy.context.view_layer.update()
+    file = folder / "shape"  # no suffix: as the service keeps it
+    file.write_bytes(shape_file.file_of(item))
+    shape = read_shape(file, max_triangles=100)
+    assert len(shape.mesh.faces) == 24
+    # Blender's (-y, x, z) is ours: a row along world y, as the turn about z says
+    low, high = shape.mesh.vertices.amin(dim=0).numpy(), shape.mesh.vertices.amax(dim=0).numpy()
+    world = np.array([item.matrix_world @ v.co for v in item.data.vertices])
+    world = np.concatenate([world, world + np.array([0.0, 4.0, 0.0])])
+    ours = np.stack([-world[:, 1], world[:, 0], world[:, 2]], axis=1)
+    np.testing.assert_allclose(np.stack([low, high]), np.stack([ours.min(axis=0), ours.max(axis=0)]), atol=1e-5)
+    corners = shape.mesh.vertices[shape.mesh.faces].double()
+    volume = (corners[:, 0] * corners[:, 1].cross(corners[:, 2], dim=-1)).sum() / 6.0
+    assert abs(float(volume) - 2 * 8 * 6) < 1e-3, volume  # faces outward in spite of the mirrored scale
+    assert shape.colour is not None
+    top = torch.tensor([[0.0, 0.0, 8.0]])
+    assert float((shape.colour(top) - torch.tensor([1.0, 0.0, 0.0])).abs().max()) < 0.02
+    bpy.ops.object.empty_add()
+    for wrong in (None, bpy.context.object, bpy.data.objects.new("nothing", bpy.data.meshes.new("nothing"))):
+        with pytest.raises(Problem) as caught:
+            shape_file.file_of(wrong)
+        assert caught.value.code == "no_shape" and caught.value.remedy
+
+
+@case
+def a_shape_goes_along(folder: Path) -> None:
+    """The checkbox and the script send the same file: of the chosen object, else of the active one."""
+    import bpy
+
+    _, current, home = enabled(folder)
+    from dreamcraft_blender import api, shape_file
+    from dreamcraft_blender.operators import submission_of
+
+    form = bpy.context.scene.dreamcraft
+    form.picture = bpy.data.images.load(str(MUG))
+    bpy.ops.mesh.primitive_cone_add()
+    cone = bpy.context.object
+    bpy.ops.mesh.primitive_cube_add()
+    assert "shape" not in submission_of(bpy.context.scene, {}).files
+    form.use_shape = True
+    assert submission_of(bpy.context.scene, {}).files["shape"] == shape_file.file_of(bpy.context.object)
+    form.shape, form.shape_turn = cone, False
+    made = submission_of(bpy.context.scene, {})
+    assert made.files["shape"] == shape_file.file_of(cone)
+    assert made.request["settings"] == {"shape.turn": False}
+    found = api.generate(MUG, shape=cone, shape_turn=False)
+    assert bpy.ops.dreamcraft.generate(wait=True) == {"FINISHED"}
+    requests = [job.request for job in current.jobs.values()]
+    home.close()
+    assert len(requests) == 2 and requests[0]["shape"] == requests[1]["shape"] != ""
+    assert found.object is not None
+
+
+@case
 def commands_have_exit_codes(folder: Path) -> None:
     """`blender --command dreamcraft`: a file and 0; a failing job and 3; a wrong word and 2; JSON for programs."""
     import contextlib

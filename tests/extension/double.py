@@ -49,6 +49,9 @@ SCHEMA = {
                 "estimate": {"type": "boolean", "default": True, "description": "guess depth"},
             }
         },
+        "Shape": {
+            "properties": {"turn": {"type": "boolean", "default": True, "description": "look for the side"}},
+        },
         "Export": {
             "properties": {
                 "target_faces": {"type": "integer", "minimum": 100, "maximum": 500000, "default": 10000},
@@ -60,6 +63,7 @@ SCHEMA = {
         "preset": {"type": "string", "default": "custom"},
         "seed": {"type": "integer", "minimum": 0, "exclusiveMaximum": 2**63, "default": 0, "description": "same seed"},
         "reference": {"$ref": "#/$defs/Reference", "default": {}},
+        "shape": {"$ref": "#/$defs/Shape", "default": {}},
         "coarse_nerf": {"$ref": "#/$defs/Coarse", "default": {}},
         "export": {"$ref": "#/$defs/Export", "default": {}},
     },

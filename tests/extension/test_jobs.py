@@ -118,3 +118,10 @@ def test_a_record_that_is_none(view: Any) -> None:
 def test_unknown_fields_are_no_concern(home: Home) -> None:
     job = Job.read({"id": "a", "state": "running", "new": 1, "stage": "neus", "step": 5, "total": 10})
     assert job.overall == pytest.approx(1.5 / 4.2)
+
+
+def test_a_job_from_a_shape_has_two_stages() -> None:
+    request = {"files": {"picture": "p", "shape": "s"}}
+    view = {"id": "a", "state": "running", "request": request, "stage": "geometry", "step": 5, "total": 10}
+    assert Job.read(view).overall == pytest.approx(0.5 / 2.2)
+    assert Job.read({**view, "stage": "mesh"}).overall == pytest.approx(2.0 / 2.2)

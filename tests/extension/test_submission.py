@@ -22,6 +22,21 @@ def test_a_request_says_what_was_asked_and_nothing_else() -> None:
     assert made.request["client_key"] != build(picture, server=SERVER).request["client_key"]
 
 
+def test_a_shape_travels_by_its_content() -> None:
+    picture = Picture(PNG, "mug.png", 512, 512)
+    made = build(picture, server=SERVER, settings={"shape.turn": False}, shape=b"glTF mesh")
+    assert made.files == {"picture": PNG, "shape": b"glTF mesh"}
+    assert made.request["settings"] == {"shape.turn": False}
+
+
+def test_a_backend_that_knows_no_shapes_is_not_sent_one() -> None:
+    old = {"schema": {"properties": {"seed": {"type": "integer", "default": 0}}}}
+    with pytest.raises(Problem) as caught:
+        build(Picture(PNG), server=old, shape=b"glTF mesh")
+    assert caught.value.code == "wrong_version"
+    assert caught.value.remedy
+
+
 @pytest.mark.parametrize(
     ("picture", "code"),
     [

@@ -5,20 +5,19 @@ import math
 import pytest
 import torch
 
-from dreamcraft3d.functional.cameras import DISTANCE, FOVY, HALF_WIDTH, Cameras
+from dreamcraft3d.functional.cameras import DISTANCE, FOVY, HALF_WIDTH, Cameras, framing_cameras
 from dreamcraft3d.kernels.frustum import pixel_centres
 from dreamcraft3d.priors.lifting import (
     REACH,
-    REFERENCE_SIZE,
     CameraEstimator,
     LiftingEncoder,
     ReferenceCode,
-    framing_cameras,
     look,
     picture_logits,
 )
 
 SIZE, PLANES, CHANNELS = 32, 24, 8
+REFERENCE_SIZE = 128
 
 
 def angles(*degrees: float) -> torch.Tensor:
@@ -110,9 +109,22 @@ def test_outside_the_volume_is_nothing() -> None:
     assert outside.flatten().tolist() == [0.0, 0.0]
 
 
-def encoder() -> LiftingEncoder:
+def encoder(*, reference_size: int = REFERENCE_SIZE, supervised: bool = True) -> LiftingEncoder:
     torch.manual_seed(0)
-    return LiftingEncoder(widths=(16, 16, 32), decoder=16, blocks=1, planes=6, features=4)
+    return LiftingEncoder(
+        reference_size=reference_size, widths=(16, 16, 32), decoder=16, blocks=1, planes=6, features=4,
+        supervised=supervised,
+    )  # fmt: skip
+
+
+def test_without_supervision_opacity_stands_for_occupancy() -> None:
+    """As in the first shipped weights: half the resolution, the surface still estimated at 64 pixels."""
+    code, estimate = encoder(reference_size=64, supervised=False)(
+        torch.rand(1, 4, 64, 64), torch.zeros(1), torch.full((1,), FOVY)
+    )
+    assert code.volume.shape == (1, 32, 32, 6, 8)
+    assert torch.equal(code.occupancy, code.volume[..., 0] - 4.0)
+    assert estimate.depth.shape == (1, 1, 64, 64)
 
 
 def test_gradients_reach_the_picture() -> None:

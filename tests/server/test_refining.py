@@ -59,6 +59,7 @@ def test_a_mesh_and_a_request_are_admitted(shared: Hosted) -> None:
         ({"mesh": "ZIP", "picture": "PICTURE"}, "picture", "say this themselves"),
         ({"mesh": "ZIP", "slots": [0]}, "slots", "say this themselves"),
         ({"mesh": "GLB", "mask": "PICTURE"}, "mask", "does not take"),
+        ({"mesh": "GLB", "shape": "GLB"}, "shape", "does not take"),
         ({"mesh": "GLB", "slots": [-1]}, "slots.0", "0"),
         ({"mesh": "GLB", "settings": {"refine.strength": 2.0}}, "settings.refine.strength", "refine.strength"),
     ],

@@ -23,6 +23,7 @@ def item_key(task: Task) -> str:
     settings = task.config.model_dump(mode="json")
     for setting in MAPS:
         settings["reference"][setting.rpartition(".")[2]] = None  # their bytes count, not their paths
+    settings["shape"]["mesh"] = None
     content: dict[str, Any] = {
         "kind": task.item.kind,
         "prompt": task.item.prompt,

@@ -91,6 +91,8 @@ class Item(Record):
     """generate: picture to object; refine: paint the texture of a mesh"""
     image: Text | None = None
     """the picture of the object, relative to the manifest"""
+    shape: Text | None = None
+    """generate: a GLB or OBJ file whose shape is the start"""
     mesh: Text | None = None
     """refine: a GLB or OBJ file"""
     blend: Text | None = None

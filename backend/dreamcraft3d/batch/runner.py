@@ -45,6 +45,7 @@ FILES = {
     "reference.mask": "mask",
     "reference.depth": "depth",
     "reference.normal": "normal",
+    "shape": "shape",
 }
 """What an order calls the input files."""
 

@@ -32,7 +32,10 @@ from dreamcraft3d.presets import configure
 __all__ = ["Batch", "Task", "load_batch"]
 
 MAPS = ("reference.mask", "reference.depth", "reference.normal")
-"""Settings that name files."""
+"""Settings that name pictures."""
+
+SHAPE = "shape.mesh"
+"""The setting that names a mesh; in a manifest the key `shape` does."""
 
 WINDOWS_PATH = 259
 DEEPEST = "items//stages/coarse_nerf/.partial-12345678.safetensors"
@@ -149,7 +152,7 @@ class _Resolver:
 
     def _settings(self, item: Item) -> dict[str, Any]:
         """What the item changes in its preset, its seed among it; files are not settings here."""
-        settings = {key: value for key, value in item.params.items() if key not in MAPS}
+        settings = {key: value for key, value in item.params.items() if key not in (*MAPS, SHAPE)}
         if item.seed is not None:
             settings["seed"] = item.seed
         settings.setdefault("seed", item_seed(self._batch.batch_seed, item.id))
@@ -158,7 +161,7 @@ class _Resolver:
         return settings | {key: text for key, text in words.items() if text is not None and key in known}
 
     def _inputs(self, line: int, item: Item, found: list[Problem]) -> Iterator[tuple[str, Path]]:
-        named = {"image": item.image, "mesh": item.mesh, "blend": item.blend}
+        named = {"image": item.image, "shape": item.shape, "mesh": item.mesh, "blend": item.blend}
         named |= {key: value for key in MAPS if isinstance(value := item.params.get(key), str)}
         for key, text in named.items():
             if text is None:
@@ -167,7 +170,7 @@ class _Resolver:
             if (words := self._file_problem(key, text, path)) is not None:
                 found.append(Problem(line, item.id, *words))
             yield key, path
-            if key == "mesh":
+            if key in ("mesh", "shape"):
                 yield from _companions(path)
 
     def _file_problem(self, key: str, text: str, path: Path) -> tuple[str, str] | None:
@@ -189,7 +192,11 @@ class _Resolver:
 
 def _kind_problems(item: Item) -> Iterator[tuple[str, str]]:
     """What the kinds need and must not have."""
+    if SHAPE in item.params:
+        yield f"{SHAPE} cannot be a setting here.", 'Write "shape": "NAME.glb" beside the params.'
     if item.kind == "refine":
+        if item.shape is not None:
+            yield "An item of kind refine has no shape.", "Drop it, or write kind generate."
         yield from _refine_problems(item)
         return
     if item.image is None:
@@ -265,6 +272,8 @@ def _configured(preset: str, settings: str) -> GenerateConfig:
 
 
 def _with_maps(config: GenerateConfig, inputs: dict[str, Path]) -> GenerateConfig:
+    if "shape" in inputs:
+        config = config.model_copy(update={"shape": config.shape.model_copy(update={"mesh": inputs["shape"]})})
     update = {key.rpartition(".")[2]: path for key, path in inputs.items() if key in MAPS}
     if not update:
         return config

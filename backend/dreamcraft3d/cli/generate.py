@@ -52,6 +52,12 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="Where the object is: white on black.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Depth map; larger = farther.")] = None,
     normal: Annotated[Path | None, typer.Option(help="Normal map in view space (OpenGL).")] = None,
+    shape: Annotated[
+        Path | None, typer.Option(metavar="MESH", help="Start from this object's shape (GLB, OBJ).")
+    ] = None,
+    shape_aligned: Annotated[
+        bool, typer.Option("--shape-aligned", help="The mesh lies where a result would lie: do not align it.")
+    ] = False,
     prior: Annotated[str | None, typer.Option(help="The network that judges novel views.")] = None,
     settings: Settings = [],  # noqa: B006 - typer's way of repeatable options
     out: Out = None,
@@ -70,6 +76,8 @@ def generate(
             "reference.mask": mask,
             "reference.depth": depth,
             "reference.normal": normal,
+            "shape.mesh": shape,
+            "shape.aligned": shape_aligned or None,
             "export.target_faces": target_faces,
             "export.texture_size": texture_size,
         }
@@ -79,6 +87,8 @@ def generate(
         for path in (picture, mask, depth, normal):
             if path is not None:
                 check_picture(path, max_megapixels=config.reference.max_megapixels)
+        if shape is not None:
+            check_file(shape)
         from dreamcraft3d import pipeline
         from dreamcraft3d.workspace import Workspace
 

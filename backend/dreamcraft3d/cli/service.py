@@ -100,6 +100,9 @@ def submit(
     preset: Preset = "preview",
     settings: Settings = [],  # noqa: B006
     mask: Annotated[Path | None, typer.Option(help="Where the object is: white on black.")] = None,
+    shape: Annotated[
+        Path | None, typer.Option(metavar="MESH", help="Start from this object's shape (GLB, OBJ).")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the job.")] = None,
     priority: Annotated[int, typer.Option(min=-10, max=10, help="Larger = earlier.")] = 0,
     wait: Annotated[bool, typer.Option("--follow", help="Show what happens until it is done.")] = False,
@@ -112,6 +115,8 @@ def submit(
             more["name"] = name
         if mask is not None:
             more["mask"] = client.upload(mask)
+        if shape is not None:
+            more["shape"] = client.upload(shape)
         job = client.submit(picture, preset=preset, settings=dict(map(parse_setting, settings)), **more)
         finish({"ok": True, "job": job}, as_json=as_json, lines=[job["id"]])
         if wait:

@@ -7,6 +7,7 @@ that a file doubled along seams are one vertex here.
 
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,23 +51,46 @@ def load_mesh(path: Path | str) -> TexturedMesh:
         raise InputError(f"There is no mesh at {path}.", "Check the path.")
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"{path.name} is not a mesh that can be read.", f"Give one of: {' '.join(SUFFIXES)}.")
+    return _mesh_of(lambda: _read(path), path.name, linear=path.suffix.lower() in (".glb", ".gltf"))
+
+
+def parse_mesh(data: bytes, suffix: str, name: str) -> TexturedMesh:
+    """Read a mesh from the bytes of a GLB or OBJ file alone: nothing that it names outside of itself is opened.
+
+    Args:
+        suffix: ".glb" or ".obj". name: what error messages call it.
+
+    Raises:
+        InputError: not a mesh, or a mesh without faces.
+    """
+    return _mesh_of(lambda: _parsed(data, suffix), name, linear=suffix == ".glb")
+
+
+def _mesh_of(read: Callable[[], Any], name: str, *, linear: bool) -> TexturedMesh:
+    """What `read` returns (a scene of trimesh) as one mesh; whatever goes wrong becomes an InputError."""
     try:
-        scene = _read(path)
-        placed = [(scene.geometry[name], matrix) for matrix, name in map(scene.graph.get, scene.graph.nodes_geometry)]
+        scene = read()
+        placed = [(scene.geometry[node], matrix) for matrix, node in map(scene.graph.get, scene.graph.nodes_geometry)]
+        placed = [(g, np.asarray(matrix)) for g, matrix in placed if isinstance(g, trimesh.Trimesh) and len(g.faces)]
+        parts = [_part(geometry, matrix, linear=linear) for geometry, matrix in placed]
+        if parts:
+            return _join(parts)
     except Exception as error:
-        raise InputError(f"{path.name} cannot be read as a mesh: {error}", "Export the mesh again, as GLB.") from error
-    placed = [(g, matrix) for g, matrix in placed if isinstance(g, trimesh.Trimesh) and len(g.faces)]
-    if not placed:
-        raise InputError(f"{path.name} holds no triangles.", "Export the mesh again, as GLB, with its faces.")
-    linear = path.suffix.lower() in (".glb", ".gltf")
-    return _join([_part(geometry, np.asarray(matrix), linear=linear) for geometry, matrix in placed])
+        raise InputError(f"{name} cannot be read as a mesh: {error}", "Export the mesh again, as GLB.") from error
+    raise InputError(f"{name} holds no triangles.", "Export the mesh again, as GLB, with its faces.")
 
 
 def _read(path: Path) -> Any:
     """The scene as trimesh has it."""
     if path.suffix.lower() != ".glb":
         return trimesh.load(path, force="scene", process=False)
-    return trimesh.load(io.BytesIO(_with_materials(path.read_bytes())), file_type="glb", force="scene", process=False)
+    return _parsed(path.read_bytes(), ".glb")
+
+
+def _parsed(data: bytes, suffix: str) -> Any:
+    """The same from bytes."""
+    data = _with_materials(data) if suffix == ".glb" else data
+    return trimesh.load(io.BytesIO(data), file_type=suffix[1:], force="scene", process=False)
 
 
 def _with_materials(data: bytes) -> bytes:

@@ -10,7 +10,7 @@ from functools import cache
 
 import torch
 
-from dreamcraft3d.config import GUIDED_STAGES, GenerateConfig, WeakViewsConfig
+from dreamcraft3d.config import GenerateConfig, WeakViewsConfig
 from dreamcraft3d.evaluation.scene_footprint import SceneBytes, scene_bytes
 from dreamcraft3d.functional.schedules import piecewise_linear
 from dreamcraft3d.priors import footprint
@@ -86,7 +86,7 @@ class TextureMemory:
 def make_plan(config: GenerateConfig) -> Plan:
     """The plan of a configuration; takes a few seconds."""
     scene = scene_bytes(config)
-    stages = tuple(_stage(config, stage, scene[stage]) for stage in GUIDED_STAGES)
+    stages = tuple(_stage(config, stage, scene[stage]) for stage in config.guided_stages())
     names = config.prior_names()
     entries = [catalogue()[name] for name in names if name in catalogue()]
     missing = [model for model in entries if installed(model.name) is None]

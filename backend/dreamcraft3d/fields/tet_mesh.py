@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dreamcraft3d.errors import ObjectLost
 from dreamcraft3d.fields.sdf_field import SDFField
+from dreamcraft3d.fields.solid import solid_distance
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.functional.tets import TetExtractor, bcc_grid, marching_tets
-from dreamcraft3d.kernels.mesh_query import MeshQuery
 
 MARGIN = 0.15
 """Room around the object's bounding box. An isotropic cube: the release's tight box made bounds and smoothness depend
@@ -62,20 +62,22 @@ class TetMesh(nn.Module):
             return cls(grid, tets, field.sdf(grid))
 
     @classmethod
-    def from_mesh(cls, mesh: Mesh, *, cells: int) -> "TetMesh":
+    def from_mesh(cls, mesh: Mesh, *, cells: int, thicken: bool = False) -> "TetMesh":
         """Sample the signed distance to a mesh on a BCC grid of `cells` per side in a cube around it.
 
         Inside is decided by the generalised winding number, so that an open or self-intersecting mesh gets a closed
-        surface too (`kernels.mesh_query`). Features thinner than a cell are lost.
+        surface too. Features thinner than a cell are lost, unless `thicken` makes walls of about one of them
+        (`fields.solid`).
 
         Raises:
             ValueError: the mesh has no face.
         """
         unit, tets = bcc_grid(cells, device=mesh.vertices.device)
         with torch.no_grad():
-            query = MeshQuery(mesh.vertices, mesh.faces)
-            grid = _around(mesh.vertices[mesh.faces].reshape(-1, 3), unit)
-            return cls(grid, tets, query.signed_distance(grid))
+            surface = mesh.vertices[mesh.faces].reshape(-1, 3)
+            grid = _around(surface, unit)
+            cell = _side(surface) / cells
+            return cls(grid, tets, solid_distance(mesh, grid, thin_below=cell if thicken else 0.0))
 
     @property
     def cell(self) -> float:
@@ -93,9 +95,13 @@ class TetMesh(nn.Module):
 
 def _around(surface: Float[Tensor, "K 3"], unit: Float[Tensor, "N 3"]) -> Float[Tensor, "N 3"]:
     """Points of the unit cube moved to the cube around a surface, with `MARGIN` of its longest side to each side."""
-    low, high = surface.amin(dim=0), surface.amax(dim=0)
-    centre, side = 0.5 * (low + high), float((high - low).max()) * (1.0 + 2.0 * MARGIN)
-    return centre + side * (unit - 0.5)
+    centre = 0.5 * (surface.amin(dim=0) + surface.amax(dim=0))
+    return centre + _side(surface) * (unit - 0.5)
+
+
+def _side(surface: Float[Tensor, "K 3"]) -> float:
+    """Side of that cube."""
+    return float((surface.amax(dim=0) - surface.amin(dim=0)).max()) * (1.0 + 2.0 * MARGIN)
 
 
 def closed_at_box(sdf: Float[Tensor, " N"], box: Float[Tensor, "N 3"]) -> Float[Tensor, " N"]:

@@ -16,7 +16,7 @@ from dreamcraft3d.server.answers import ServiceError
 from dreamcraft3d.server.jobs import State
 from dreamcraft3d.server.protocol import JobRequest, ReferenceRequest
 from dreamcraft3d.server.store import Store
-from dreamcraft3d.server.uploads import Uploads, check_upload_mesh, check_upload_picture
+from dreamcraft3d.server.uploads import Uploads, check_upload_mesh, check_upload_picture, check_upload_shape
 
 __all__ = ["MAX_MEGAPIXELS", "MAX_WAITING", "PATH_SETTINGS", "check_job", "checked_config", "missing_models"]
 
@@ -26,8 +26,13 @@ MAX_WAITING = 20_000
 MAX_MEGAPIXELS = 64.0
 """Pictures with more are refused before they are decoded, whatever the settings say."""
 
-PATH_SETTINGS = ("reference.mask", "reference.depth", "reference.normal")
-"""Settings that hold paths: a client sends uploads instead, and its paths are never opened."""
+PATH_SETTINGS = {
+    "reference.mask": "mask",
+    "reference.depth": "depth",
+    "reference.normal": "normal",
+    "shape.mesh": "shape",
+}
+"""Settings that hold paths, and the fields for uploads that a client sends instead: its paths are never opened."""
 
 PRIOR_SETTINGS = ("priors.view", "priors.image", "priors.texture")
 BUILT_IN = ("bundled", "none")
@@ -41,6 +46,8 @@ def check_job(request: JobRequest, uploads: Uploads, store: Store) -> None:
     config = checked_config(request.preset, request.settings)
     check_files(request, uploads, config)
     check_kind(request, uploads)
+    if request.shape is not None:  # the volume stages do not run, and their priors are not needed
+        config = config.model_copy(update={"shape": config.shape.model_copy(update={"mesh": Path(request.shape)})})
     if missing := missing_models(config):
         message = f"The preset needs models that are not on this machine: {', '.join(missing)}."
         hint = f"Run `dreamcraft3d models download {' '.join(missing)}`, or choose the preset preview."
@@ -57,15 +64,13 @@ def check_kind(request: JobRequest, uploads: Uploads) -> None:
         if request.picture is None:
             raise ServiceError(422, "missing_field", "A generation needs a picture.", "Upload one.", field="picture")
         refuse(request, ("mesh", "slots"), "Only jobs of the kind refine take this.")
+        if request.shape is not None:
+            check_upload_shape(found_upload(request.shape, uploads, "shape"), field="shape")
         return
-    refuse(request, ("mask", "depth", "normal"), "A refinement does not take this.")
+    refuse(request, ("mask", "depth", "normal", "shape"), "A refinement does not take this.")
     if request.mesh is None:
         raise ServiceError(422, "missing_field", "A refinement needs a mesh.", "Upload one.", field="mesh")
-    path = uploads.find(request.mesh)
-    if path is None:
-        message = "The service does not have the mesh (it may have been tidied away)."
-        raise ServiceError(422, "unknown_upload", message, "Upload it again.", field="mesh")
-    if check_upload_mesh(path, field="mesh") == "request":
+    if check_upload_mesh(found_upload(request.mesh, uploads, "mesh"), field="mesh") == "request":
         refuse(request, ("picture", "slots"), "The parts of a refine request say this themselves.")
 
 
@@ -85,9 +90,9 @@ def checked_config(preset: str, settings: Mapping[str, Any]) -> GenerateConfig:
     if preset not in PRESETS:
         hint = f"Choose one of {', '.join(PRESETS)}."
         raise ServiceError(422, "bad_preset", f"There is no preset '{preset}'.", hint, field="preset")
-    for key in PATH_SETTINGS:
+    for key, field in PATH_SETTINGS.items():
         if settings.get(key) is not None:
-            hint = f"Upload the file and put its id into the field {key.rpartition('.')[2]}."
+            hint = f"Upload the file and put its id into the field {field}."
             raise ServiceError(422, "bad_setting", f"{key} cannot be a path here.", hint, field=f"settings.{key}")
     for key in PRIOR_SETTINGS:
         if key in settings and settings[key] not in (*BUILT_IN, *catalogue()):
@@ -108,13 +113,19 @@ def check_files(request: JobRequest | ReferenceRequest, uploads: Uploads, config
         upload = getattr(request, field, None)
         if upload is None:
             continue
-        path = uploads.find(upload)
-        if path is None:
-            message = f"The service does not have the {field} (it may have been tidied away)."
-            raise ServiceError(422, "unknown_upload", message, "Upload it again.", field=field)
+        path = found_upload(upload, uploads, field)
         check_upload_picture(path, field=field, max_megapixels=min(MAX_MEGAPIXELS, config.reference.max_megapixels))
         found[field] = path
     return found
+
+
+def found_upload(upload: str, uploads: Uploads, field: str) -> Path:
+    """The file of an id. Raises ``ServiceError``, which names the field, if it is not there."""
+    path = uploads.find(upload)
+    if path is None:
+        message = f"The service does not have the {field} (it may have been tidied away)."
+        raise ServiceError(422, "unknown_upload", message, "Upload it again.", field=field)
+    return path
 
 
 def missing_models(config: GenerateConfig) -> list[str]:

@@ -87,7 +87,7 @@ def usual_minutes(store: Store) -> dict[str, float]:
     """How long unchanged presets took on this machine lately: the only honest estimate before a run."""
     took: dict[str, list[float]] = defaultdict(list)
     for job in store.page(state=State.FINISHED, limit=RECENT):
-        unchanged = set(job.request.get("settings", {})) <= TIMELESS
+        unchanged = set(job.request.get("settings", {})) <= TIMELESS and "shape" not in job.request.get("files", {})
         if unchanged and job.started is not None and job.finished is not None:
             took[str(job.request.get("preset"))].append((job.finished - job.started) / 60.0)
     return {preset: round(statistics.median(values), 2) for preset, values in took.items()}

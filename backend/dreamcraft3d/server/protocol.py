@@ -77,6 +77,8 @@ class JobRequest(Asked):
     """depth map; larger = farther"""
     normal: UploadId | None = None
     """normal map in view space"""
+    shape: UploadId | None = None
+    """a mesh (GLB or OBJ file) whose shape a generation starts from, instead of making one from the picture"""
     mesh: UploadId | None = None
     """what to refine: a GLB file, or a ZIP file with the parts of a refine request (its picture is then inside)"""
     slots: Annotated[list[Annotated[int, Field(ge=0, lt=2**15)]], Field(max_length=1000)] = []

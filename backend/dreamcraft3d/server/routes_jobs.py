@@ -38,7 +38,7 @@ SLICE = 0.5
 CONDEMNED = ".deleted-"
 """Prefix of folders that are being removed; what a killed service left of them goes at the next start."""
 
-FILES = ("picture", "mask", "depth", "normal", "mesh")
+FILES = ("picture", "mask", "depth", "normal", "shape", "mesh")
 
 JobId = Annotated[str, Path(max_length=64, description="The id of a job.")]
 Action = Literal["cancel", "pause", "resume", "retry"]

@@ -21,7 +21,7 @@ from dreamcraft3d.errors import InputError
 from dreamcraft3d.server.answers import ServiceError
 from dreamcraft3d.workspace import TEMPORARY, output_error
 
-__all__ = ["MIN_FREE", "Uploads", "check_upload_mesh", "check_upload_picture"]
+__all__ = ["MIN_FREE", "Uploads", "check_upload_mesh", "check_upload_picture", "check_upload_shape"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ BUFFER = 1 << 20
 
 ID = re.compile("[0-9a-f]{64}")
 GLB_MAGIC, ZIP_MAGIC = b"glTF", b"PK\x03\x04"
+OBJ_VERTEX = re.compile(rb"^[ \t]*v[ \t]+[-+.\d]", re.MULTILINE)
+OBJ_HEAD = 1 << 20
+"""Bytes of an OBJ file in which its first vertex must be."""
 
 
 class Uploads:
@@ -129,6 +132,20 @@ def check_upload_mesh(path: Path, *, field: str) -> Literal["glb", "request"]:
     except InputError as error:
         raise ServiceError(422, "bad_mesh", error.message, error.remedy, field=field) from error
     return "request"
+
+
+def check_upload_shape(path: Path, *, field: str) -> None:
+    """Look at the beginning of a mesh to start from; the worker reads the rest.
+
+    Raises:
+        ServiceError: neither a binary glTF nor the text of an OBJ file.
+    """
+    with path.open("rb") as file:
+        head = file.read(OBJ_HEAD)
+    if head.startswith(GLB_MAGIC) or (b"\0" not in head and OBJ_VERTEX.search(head)):
+        return
+    message, hint = f"The {field} is neither a GLB file nor an OBJ file.", "Export it as glTF Binary."
+    raise ServiceError(422, "bad_mesh", message, hint, field=field)
 
 
 def _take(file: BinaryIO, digest: "hashlib._Hash", data: bytes) -> None:

@@ -264,6 +264,8 @@ def configuration(order: Mapping[str, Any], asked: "RefineRequest | None") -> An
     if asked is not None:
         return configured_by(asked.header.model_copy(update={"preset": request["preset"]}), request["settings"])
     maps = {f"reference.{name}": files[name] for name in ("mask", "depth", "normal") if name in files}
+    if "shape" in files:
+        maps["shape.mesh"] = files["shape"]
     return configure(request["preset"], {**request["settings"], **maps})
 
 

@@ -98,6 +98,7 @@ def geometry_from_mesh(
     generator: torch.Generator,
     *,
     fit_steps: int = COLOUR_FIT_STEPS,
+    thicken: bool = False,
 ) -> Geometry:
     """Start the stage from any mesh in the scene frame (object within [-1, 1]^3, reference camera on +x).
 
@@ -107,6 +108,7 @@ def geometry_from_mesh(
     Args:
         colour: colours in [0,1] of points near the surface; None leaves the field untrained, which is mid-grey.
         fit_steps: regression steps on `COLOUR_FIT_POINTS` points each; 0 where a saved state replaces the colours.
+        thicken: walls thinner than a cell become walls of about one, instead of being lost.
 
     Raises:
         ValueError: the mesh has no face.
@@ -114,7 +116,7 @@ def geometry_from_mesh(
     field = ColourField(layout_of(hash_grid), hidden=hash_grid.hidden, generator=generator).to(mesh.vertices.device)
     if colour is not None:
         fit_colours(field, mesh, colour, generator, steps=fit_steps, batch=COLOUR_FIT_POINTS)
-    return Geometry(TetMesh.from_mesh(mesh, cells=config.cells), field)
+    return Geometry(TetMesh.from_mesh(mesh, cells=config.cells, thicken=thicken), field)
 
 
 def smoothness(mesh: Mesh, normals: Float[Tensor, "V 3"], config: GeometryConfig, fraction: float) -> Float[Tensor, ""]:
