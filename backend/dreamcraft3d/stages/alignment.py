@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
-from dreamcraft3d.functional.cameras import DISTANCE, FOVY, mvp, orbit
+from dreamcraft3d.functional.cameras import mvp
 from dreamcraft3d.functional.mesh import Mesh, face_normals
 from dreamcraft3d.kernels.rasterize import Raster, interpolate, rasterize
 from dreamcraft3d.stages.colour_fit import ColourOf
@@ -132,7 +132,7 @@ def align(
 def silhouette_overlap(mesh: Mesh, transform: Similarity | None, reference: ReferenceView) -> float:
     """IoU of the silhouette of a mesh, moved or as it lies, and the mask of the reference view."""
     vertices = mesh.vertices if transform is None else transform(mesh.vertices)
-    clip = _homogeneous(vertices) @ mvp(orbit(reference.elevation, 0.0)).to(vertices).transpose(1, 2)
+    clip = _homogeneous(vertices) @ mvp(reference.camera).to(vertices).transpose(1, 2)
     seen = rasterize(clip, mesh.faces, FINAL_SIZE).face_ids >= 0
     return float(_iou(seen, _resized(reference.mask, FINAL_SIZE).to(seen.device))[0])
 
@@ -153,7 +153,8 @@ class _Search:
         self.hull = _hull(self.vertices)
         self.reference, self.turn, self.most_pitch = reference, turn, most_pitch
         self.free = [k for k in range(5) if (k != 0 or turn) and (k != 1 or most_pitch > 0.0)]
-        camera = orbit(reference.elevation, 0.0).to(mesh.vertices.device)
+        camera = reference.camera.to(mesh.vertices.device)
+        self.focal, self.distance = 1.0 / math.tan(0.5 * reference.fovy), float(camera.distance[0])
         self.axes = camera.c2w[0, :3, :3]
         self.to_clip = mvp(camera)[0]
         self.masks = {s: _resized(reference.mask, s).to(low.device) for s in (COARSE_SIZE, FINE_SIZE, FINAL_SIZE)}
@@ -176,14 +177,13 @@ class _Search:
         poses = torch.zeros(len(yaws), 5)
         poses[:, 0], poses[:, 1], poses[:, 2] = yaws, pitch, math.log(0.6)
         low, high = _box(self.reference.mask)
-        focal = 1.0 / math.tan(0.5 * FOVY)
         for _ in range(6):
             points = self._placed(self.hull, poses) @ self.axes
-            ratio = focal * points[..., :2] / (DISTANCE - points[..., 2:])
+            ratio = self.focal * points[..., :2] / (self.distance - points[..., 2:])
             lower, upper = ratio.amin(dim=1).cpu(), ratio.amax(dim=1).cpu()
             growth = ((high - low) / (upper - lower).clamp_min(1e-6)).log().mean(dim=1)
             poses[:, 2] = (poses[:, 2] + growth).clamp(math.log(0.05), math.log(REACH))
-            poses[:, 3:] += 0.5 * (low + high - lower - upper) * DISTANCE / focal
+            poses[:, 3:] += 0.5 * (low + high - lower - upper) * self.distance / self.focal
         return poses
 
     def overlaps(self, poses: Float[Tensor, "P 5"], size: int) -> Float[Tensor, " P"]:
