@@ -12,18 +12,20 @@ from dreamcraft3d.cli import app
 from dreamcraft3d.cli.evaluate import seeds_of
 from dreamcraft3d.errors import InputError
 from dreamcraft3d.evaluation import reconstruction
-from dreamcraft3d.evaluation.oracle import score
+from dreamcraft3d.evaluation.oracle import reference_of, score
 from dreamcraft3d.evaluation.reconstruction import (
     WITHOUT,
     ReconstructionRow,
     depth_to_width,
     objects_from,
+    packed_objects,
     reconstruct,
     reconstruction_table,
     variants,
 )
 from dreamcraft3d.presets import configure
 from dreamcraft3d.progress import Progress
+from packs import write_pack
 from tiny import SETTINGS, lopsided_textured
 
 
@@ -104,3 +106,20 @@ def test_the_commands_refuse_politely() -> None:
         result = runner.invoke(app, words)
         assert result.exit_code == 2, words
         assert "Traceback" not in result.output
+
+
+def test_real_held_out_objects_are_shown_as_they_are_judged(tmp_path: Path) -> None:
+    """Two held-out objects of a tiny pack: in the picture, textured, the leaf with its hole, and the same each time."""
+    pack = write_pack(tmp_path / "objects.zip")
+    found = list(packed_objects(pack, per_class=1))
+    assert [name for name, _, _ in found] == ["test-leaf", "test-stool"]
+    for _, mesh, elevation in found:
+        view = reference_of(mesh, elevation, size=64)
+        rows, columns = view.mask.nonzero().unbind(1)
+        assert 40 < max(int(rows.max() - rows.min()), int(columns.max() - columns.min())) < 62
+    again = list(packed_objects(pack, per_class=1))
+    assert all(torch.equal(a[1].vertices, b[1].vertices) for a, b in zip(found, again, strict=True))
+    leaf = found[0][1]
+    assert leaf.vertex_colours is not None
+    green = leaf.vertex_colours[:, 1] > leaf.vertex_colours[:, 0]
+    assert float(green.float().mean()) > 0.95

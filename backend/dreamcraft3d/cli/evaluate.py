@@ -1,5 +1,6 @@
 """`dreamcraft3d evaluate`, `ablate` and `bench`: measuring."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -124,6 +125,8 @@ def held_out_worlds(objects: int, pack: Path | None, *, wide: bool) -> dict[str,
 def evaluate_objects(
     meshes: Annotated[list[Path] | None, typer.Argument(help="Meshes whose front picture is given.")] = None,
     held_out: Annotated[str, typer.Option(metavar="A-B", help="Seeds of held-out procedural objects.")] = "",
+    pack: Annotated[Path | None, typer.Option(help="Real objects: those held out of training, too.")] = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Of each class of the pack.")] = 3,
     preset: Preset = "preview",
     settings: Settings = [],  # noqa: B006
     compare: Annotated[
@@ -134,10 +137,11 @@ def evaluate_objects(
 ) -> None:
     """Reconstruct known objects from one picture each, with the prior and without, and print a table."""
     with failing_politely(None, as_json=as_json):
-        chosen = chosen_objects(meshes, held_out)
+        chosen = chosen_objects(meshes, held_out, pack)
         config = configured(preset, settings, {})
         from dreamcraft3d.evaluation.reconstruction import (
             objects_from,
+            packed_objects,
             reconstruct,
             reconstruction_table,
             variants,
@@ -146,7 +150,8 @@ def evaluate_objects(
 
         configs = variants(config, with_prior=compare != "without", without=compare != "with")
         rows = []
-        for row in reconstruct(objects_from(*chosen), configs, out, Progress()):
+        objects = chain(objects_from(*chosen), packed_objects(pack, per_class=per_class) if pack else ())
+        for row in reconstruct(objects, configs, out, Progress()):
             rows.append(row)
             note = f"{row.object} {row.variant}: IoU {row.unseen_iou:.3f}, {row.unseen_psnr:.2f} dB"
             console.print(note, highlight=False, markup=False)
@@ -183,7 +188,7 @@ def evaluate_texture(
         finish({"ok": True, "rows": [vars(row) for row in rows]}, as_json=as_json, lines=lines)
 
 
-def chosen_objects(meshes: list[Path] | None, held_out: str) -> tuple[list[Path], list[int]]:
+def chosen_objects(meshes: list[Path] | None, held_out: str, pack: Path | None = None) -> tuple[list[Path], list[int]]:
     """The meshes and the held-out seeds that were named.
 
     Raises:
@@ -192,7 +197,9 @@ def chosen_objects(meshes: list[Path] | None, held_out: str) -> tuple[list[Path]
     for mesh in meshes or []:
         check_file(mesh)
     seeds = seeds_of(held_out)
-    if not meshes and not seeds:
+    if pack is not None:
+        check_file(pack)
+    elif not meshes and not seeds:
         raise InputError("No object is named.", "Name meshes, or seeds with --held-out 0-11.")
     return meshes or [], seeds
 

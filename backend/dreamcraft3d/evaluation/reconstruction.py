@@ -6,8 +6,9 @@ picture is given: no depth, no normals of the truth.
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
@@ -21,7 +22,10 @@ from dreamcraft3d.export import TexturedMesh, write_glb
 from dreamcraft3d.pipeline import load_priors, run_stages, with_estimates
 from dreamcraft3d.presets import STAGES
 from dreamcraft3d.progress import Progress
-from dreamcraft3d.training.shapes import HELD_OUT, make_object
+from dreamcraft3d.training.drawing import held_out_surface
+from dreamcraft3d.training.objects import ObjectPack, split_faces
+from dreamcraft3d.training.shapes import HELD_OUT, framed, make_object
+from dreamcraft3d.training.surfaces import Lighting, Surface, random_lighting
 from dreamcraft3d.workspace import Workspace
 
 WITH, WITHOUT = "with prior", "without"
@@ -56,6 +60,35 @@ def objects_from(meshes: Iterable[Path], held_out: Iterable[int]) -> Iterator[tu
         yield f"{thing.solid.kind}-{seed}", mesh, thing.elevation
     for path in meshes:
         yield path.stem, normalise(load_mesh(path))[0], 0.0
+
+
+def packed_objects(path: Path, *, per_class: int) -> Iterator[tuple[str, TexturedMesh, float]]:
+    """(name, object in the reference frame, elevation) of the first held-out objects of each class of a pack.
+
+    Their textures become colours of vertices, on faces cut into small ones, with the light of a training picture.
+
+    Raises:
+        InputError: the file is no pack.
+    """
+    pack, taken = ObjectPack(path), Counter[str]()
+    for thing in pack.chosen(held_out=True):
+        if taken[thing.kind] < per_class:
+            taken[thing.kind] += 1
+            surface, elevation, rng = held_out_surface(pack, thing)
+            placed = surface.moved(framed(surface.vertices.numpy().astype(np.float64), elevation))
+            yield thing.id.replace("/", "-"), lit_mesh(placed, random_lighting(rng)), elevation
+
+
+def lit_mesh(surface: Surface, lighting: Lighting, *, faces: int = 60_000) -> TexturedMesh:
+    """A surface as a mesh with the colours that it has in a light (without gloss), at up to so many faces."""
+    corners = torch.cat([surface.vertices[surface.faces], torch.eye(3).expand(len(surface.faces), 3, 3)], dim=2)
+    face = torch.arange(len(corners))
+    while 4 * len(corners) <= faces:
+        corners, face = torch.from_numpy(split_faces(corners.numpy())), face.repeat(4)
+    places, weights, of = corners[..., :3].reshape(-1, 3), corners[..., 3:].reshape(-1, 3), face.repeat_interleave(3)
+    normals = surface.normals_at(of, weights)
+    colours = replace(lighting, gloss=0.0).on(surface.paint.at(of, weights), normals, normals)
+    return TexturedMesh(places, torch.arange(len(places)).reshape(-1, 3), vertex_colours=colours)
 
 
 def variants(config: GenerateConfig, *, without: bool, with_prior: bool = True) -> dict[str, GenerateConfig]:

@@ -118,12 +118,19 @@ def real_example(pack: ObjectPack, thing: PackedObject, number: int, *, views: i
 def held_out_example(pack: ObjectPack, thing: PackedObject, *, wide: bool = False, views: int = VIEWS) -> Drawn:
     """A held-out object as figures want it, for ever the same: the default lens, level or up to 30 degrees from above,
     views from -10 to 45 degrees. `wide`: lenses and elevations of the whole training world."""
+    surface, level, rng = held_out_surface(pack, thing)
+    shot = random_shot(rng, views=views) if wide else plain_shot(rng, level, views)
+    return take(surface, surface.vertices.numpy().astype(np.float64), shot, random_lighting(rng))
+
+
+def held_out_surface(pack: ObjectPack, thing: PackedObject) -> tuple[Surface, float, np.random.Generator]:
+    """A held-out object turned as it is always shown, the elevation (radians) that it is shown from, and the generator
+    of whatever else is random about it."""
     rng = np.random.default_rng([REAL_STREAM, *thing.id.encode()])
     surface = pack.load(thing)
     turned = surface.vertices.numpy().astype(np.float64) @ random_turn(rng).T
     level = float(np.radians(rng.uniform(0.0, 30.0))) if rng.random() < 0.55 else 0.0
-    shot = random_shot(rng, views=views) if wide else plain_shot(rng, level, views)
-    return take(surface, turned, shot, random_lighting(rng))
+    return surface.moved(turned), level, rng
 
 
 def procedural_example(seed: int, *, plain: bool = False, views: int = VIEWS) -> Drawn:

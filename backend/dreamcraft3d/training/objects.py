@@ -133,7 +133,7 @@ def _cut(
         edges = np.linalg.norm((corners - np.roll(corners, 1, axis=1))[..., 3:] * scale, axis=-1)
         if edges.max() <= CUT_TEXELS:
             break
-        corners = _split(corners)
+        corners = split_faces(corners)
     middle = corners[..., 3:].mean(1) % 1.0
     column = np.minimum((middle[:, 0] * scale[0]).astype(int), scale[0] - 1)
     row = np.minimum(((1.0 - middle[:, 1]) * scale[1]).astype(int), scale[1] - 1)
@@ -147,7 +147,7 @@ def _cut(
     )
 
 
-def _split(corners: Array) -> Array:
+def split_faces(corners: Array) -> Array:
     """Every triangle (T x 3 x C) into four at the middles of its edges."""
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]
     ab, bc, ca = 0.5 * (a + b), 0.5 * (b + c), 0.5 * (c + a)
