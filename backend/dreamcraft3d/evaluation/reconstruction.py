@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, median
 
+import numpy as np
 import torch
 
 from dreamcraft3d.config import GenerateConfig, with_settings
