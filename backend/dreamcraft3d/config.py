@@ -200,7 +200,7 @@ class LiftedStartConfig(Record):
     """cells per side when the volume's surface is extracted"""
     smoothing: Annotated[int, Field(ge=0, le=100)] = 4
     """iterations of the filter that smooths this surface"""
-    agreement: Fraction = 0.8
+    agreement: Fraction = 0.7
     """smallest IoU of its silhouette with the picture's mask; below, the run takes the way from a ball instead"""
 
 
