@@ -29,6 +29,7 @@ __all__ = [
     "NeusConfig",
     "PictureConfig",
     "PriorsConfig",
+    "ProjectionConfig",
     "ReferenceConfig",
     "ReferenceWeights",
     "RefineConfig",
@@ -359,6 +360,19 @@ class TextureConfig(Record):
     hash_grid: HashGridConfig = HashGridConfig()
 
 
+class ProjectionConfig(Record):
+    """The reference image itself as the texture, wherever it shows the surface."""
+
+    enabled: bool = True
+    """false leaves the whole texture to the texture stage"""
+    cosine: tuple[Fraction, Fraction] = (0.1, 0.3)
+    """cosine of the viewing angle at which the image begins to be trusted, and at which it is trusted fully"""
+    margin: tuple[Weight, Weight] = (0.5, 1.5)
+    """distance to an outline at which the same happens, in 512ths of the image's side"""
+    reach: Positive = 0.1
+    """how far beyond its border the image pulls the other colours along, world units"""
+
+
 class ExportConfig(Record):
     """The finished mesh file."""
 
@@ -427,6 +441,7 @@ class GenerateConfig(Record):
     neus: NeusConfig = NeusConfig()
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
+    projection: ProjectionConfig = ProjectionConfig()
     export: ExportConfig = ExportConfig()
     refine: RefineConfig = RefineConfig()
     picture: PictureConfig = PictureConfig()

@@ -34,7 +34,7 @@ from dreamcraft3d.evaluation.previews import preview_png
 from dreamcraft3d.evaluation.render import render_textured
 from dreamcraft3d.evaluation.turntable import turntable
 from dreamcraft3d.fields.tet_mesh import TetMesh
-from dreamcraft3d.functional.cameras import Cameras
+from dreamcraft3d.functional.cameras import Cameras, orbit
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
 from dreamcraft3d.kernels.selfcheck import card_trouble
@@ -354,7 +354,9 @@ class Stages:
         """Bakes, writes the GLB, the turntable and the report (which needs the others, so it comes last)."""
         start = time.perf_counter()
         self.progress.note("export: baking the texture and writing the files.")
-        textured = unwrapped.with_texture(export.bake(unwrapped, texture.at)).to("cpu")
+        camera, baked = orbit(self.reference.elevation, 0.0), export.bake(unwrapped, texture.at)
+        projected = export.project_image(unwrapped, self.reference.rgba, camera, baked, self.config.projection)
+        textured = unwrapped.with_texture(projected.texture).to("cpu")
         glb = self.workspace.write_bytes("result.glb", export.write_glb(textured))
         self.progress.artifact("result.glb", glb)
         picture = self.workspace.file("turntable.png")
@@ -362,6 +364,7 @@ class Stages:
         self.progress.artifact("turntable.png", picture)
         self.records["export"] = {
             "seconds": round(time.perf_counter() - start, 2),
+            "from_image": round(float((projected.weight >= 1.0).float().mean()), 4),
             **peaks(self.reference.rgba.device),
         }
         report = self._report(textured)
