@@ -97,6 +97,8 @@ class ReferenceConfig(Record):
     """let a network guess the depth and the normals that are not given"""
     estimator: Literal["auto", "prior", "marigold"] = "auto"
     """which one: auto takes Marigold where it is installed and there is a card, else the 3D-aware prior if it can"""
+    delight: bool = False
+    """divide what smooth light explains of the brightness out of the image before the texture stage; needs normals"""
 
 
 class PictureConfig(Record):
@@ -367,7 +369,7 @@ class ProjectionConfig(Record):
     """false leaves the whole texture to the texture stage"""
     cosine: tuple[Fraction, Fraction] = (0.1, 0.3)
     """cosine of the viewing angle at which the image begins to be trusted, and at which it is trusted fully"""
-    margin: tuple[Weight, Weight] = (0.5, 1.5)
+    margin: tuple[Weight, Weight] = (0.0, 1.0)
     """distance to an outline at which the same happens, in 512ths of the image's side"""
     reach: Positive = 0.1
     """how far beyond its border the image pulls the other colours along, world units"""

@@ -46,6 +46,7 @@ from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
+from dreamcraft3d.stages.delight import delit
 from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.memory import within_memory
 from dreamcraft3d.stages.neus import Neus, extract_surface, new_neus, train_neus
@@ -211,6 +212,7 @@ def run_stages(
     )
     unwrapped = stages.prepare(geometry.mesh).to(device)
     surface = unwrapped.mesh
+    stages.delight()
     texture = stages.run(
         "texture",
         config.texture,
@@ -349,6 +351,15 @@ class Stages:
         record = {"seconds": round(time.perf_counter() - start, 2), "unwrap": plain}
         self._finish(name, {**record, "clean_up": vars(unwrapped.report)})
         return unwrapped
+
+    def delight(self) -> None:
+        """Go on with a reference image without shading, if the configuration says so (`reference.delight`)."""
+        if not self.config.reference.delight:
+            return
+        if self.reference.normal is None:
+            self.progress.warn("The shading stays in the image: no normals of it are known.")
+        self.reference = delit(self.reference)
+        self.upstream = f"{self.upstream} {reference_digest(self.reference)}"
 
     def finish(self, unwrapped: export.UnwrappedMesh, texture: Texture) -> Result:
         """Bakes, writes the GLB, the turntable and the report (which needs the others, so it comes last)."""

@@ -48,6 +48,9 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="Where the object is: white on black.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Depth map; larger = farther.")] = None,
     normal: Annotated[Path | None, typer.Option(help="Normal map in view space (OpenGL).")] = None,
+    delight: Annotated[
+        bool | None, typer.Option("--delight", help="Take the light out of the picture before texturing.")
+    ] = None,
     prior: Annotated[str | None, typer.Option(help="The network that judges novel views.")] = None,
     settings: Settings = [],  # noqa: B006 - typer's way of repeatable options
     out: Out = None,
@@ -65,6 +68,7 @@ def generate(
             "reference.mask": mask,
             "reference.depth": depth,
             "reference.normal": normal,
+            "reference.delight": delight,
             "export.target_faces": target_faces,
             "export.texture_size": texture_size,
         }

@@ -35,7 +35,7 @@ from dreamcraft3d.kernels.rasterize import interpolate, rasterize
 
 __all__ = ["Projection", "image_weights", "project_image"]
 
-STEEP = 8.0
+STEEP = 16.0
 """Depth per image distance between neighbouring pixels that makes a jump: steeper surfaces have no weight anyway."""
 
 NEAR = 1e-3
