@@ -5,11 +5,13 @@ texel *is* the image; 0, and the image shows nothing of it. The weight is a prod
 
     visibility     nothing lies between the texel and the camera (a ray from the texel's own centre),
     viewing angle  a ramp in the cosine, for where the surface is seen at a slant a pixel is smeared over many texels,
-    margin         a ramp in the distance to the nearest outline, of the image's mask or of the mesh (its silhouette,
-                   or a jump of its depth), for there a surface that is off by a pixel takes its neighbour's colour.
+    margin         a ramp in the distance to what is not this surface: the outside of the image's mask, the background of
+                   the mesh, and the pixels of a surface right behind another one, for there a mesh that is off by a
+                   pixel takes the colour of its neighbour.
 
 The colours are straight and taken from inside the mask only, so that no background gets in. The border between the two
-parts is closed in the gradient domain (`gradients`).
+parts is closed in the gradient domain (`gradients`): what the camera sees but the image may not be trusted for, and a
+band beyond the horizon, in which the field itself has a seam, are bridged smoothly.
 
 Notation: S side of the image, T side of the texture, N texels.
 """
@@ -103,22 +105,28 @@ def project_image(
 def image_weights(
     mesh: Mesh, rgba: Float[Tensor, "S S 4"], camera: Cameras, config: ProjectionConfig
 ) -> Float[Tensor, "S S"]:
-    """Trust pixels by their distance to the outline of the mask, and to silhouettes and depth jumps of the mesh."""
+    """Trust pixels by their distance to the outside of the mask, to the mesh's background, and to what lies behind."""
     size = rgba.shape[0]
     clip = project(mesh.vertices, camera)
     raster = rasterize(clip, mesh.faces, size)
     depth = interpolate(clip[..., 3:].contiguous(), raster, mesh.faces)[0, ..., 0]
     depth = torch.where(raster.face_ids[0] >= 0, depth, torch.inf)
-    free = ~_jumps(depth.cpu().numpy(), STEEP * pixel_spacing(camera, size)) & (rgba[..., 3].cpu().numpy() > 0.5)
+    free = ~_beyond_jumps(depth.cpu().numpy(), STEEP * pixel_spacing(camera, size)) & (rgba[..., 3].cpu().numpy() > 0.5)
     distance = cv2.distanceTransform(np.pad(free, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]
     begin, full = (size / 512.0 * margin for margin in config.margin)
     return ramp(torch.from_numpy(distance), begin, full).to(rgba)
 
 
 def solid_colours(rgba: Float[Tensor, "S S 4"]) -> Float[Tensor, "S S 3"]:
-    """Straight colours of the pixels that lie wholly inside the object, continued outward by the nearest of them."""
-    inside = cv2.erode((rgba[..., 3] > 0.99).cpu().numpy().astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    return dilate(rgba[..., :3] / rgba[..., 3:].clamp(min=1e-3), torch.from_numpy(inside).to(rgba.device))
+    """Straight colours of the pixels well inside the object, continued outward by the nearest of them.
+
+    The outermost opaque pixels often hold some background, too; they count only in parts too thin to do without.
+    """
+    opaque = (rgba[..., 3] > 0.99).cpu().numpy().astype(np.uint8)
+    inside = cv2.erode(opaque, np.ones((3, 3), np.uint8))
+    thin = opaque & ~cv2.dilate(inside, np.ones((5, 5), np.uint8))
+    inside = torch.from_numpy((inside | thin) > 0).to(rgba.device)
+    return dilate(rgba[..., :3] / rgba[..., 3:].clamp(min=1e-3), inside)
 
 
 def texel_spacing(texels: Texels) -> float:
@@ -140,16 +148,16 @@ def ramp(x: Float[Tensor, " *N"], begin: float, full: float) -> Float[Tensor, " 
     return t * t * (3.0 - 2.0 * t)
 
 
-def _jumps(depth: Floats, largest: float) -> NDArray[np.bool_]:
-    """Pixels beside which the depth changes by more than `largest`; infinite depth is a jump from everything finite."""
-    jumps = np.isinf(depth)
-    finite = np.where(jumps, np.float32(1e6), depth)
-    across, down = np.abs(np.diff(finite, axis=1)) > largest, np.abs(np.diff(finite, axis=0)) > largest
-    jumps[:, 1:] |= across
-    jumps[:, :-1] |= across
-    jumps[1:] |= down
-    jumps[:-1] |= down
-    return jumps
+def _beyond_jumps(depth: Floats, largest: float) -> NDArray[np.bool_]:
+    """Mark pixels that lie behind a neighbour by more than `largest`, and those without depth (infinite)."""
+    behind = np.isinf(depth)
+    finite = np.where(behind, np.float32(1e6), depth)
+    for axis in (0, 1):
+        step = np.diff(finite, axis=axis)
+        before, after = ((slice(None),) * axis + (part,) for part in (slice(None, -1), slice(1, None)))
+        behind[after] |= step > largest
+        behind[before] |= step < -largest
+    return behind
 
 
 def _image_coordinates(points: Float[Tensor, "N 3"], camera: Cameras) -> Float[Tensor, "N 2"]:
