@@ -5,7 +5,7 @@ texel *is* the image; 0, and the image shows nothing of it. The weight is a prod
 
     visibility     nothing lies between the texel and the camera (a ray from the texel's own centre),
     viewing angle  a ramp in the cosine, for where the surface is seen at a slant a pixel is smeared over many texels,
-    margin         a ramp in the distance to what is not this surface: the outside of the image's mask, the background of
+    margin         a ramp in the distance to what is not this surface: the outside of the mask, the background of
                    the mesh, and the pixels of a surface right behind another one, for there a mesh that is off by a
                    pixel takes the colour of its neighbour.
 

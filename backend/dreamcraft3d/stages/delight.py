@@ -32,7 +32,7 @@ STRIDES = (1.0 / 64.0, 1.0 / 16.0)
 """Distances between the pixels of a pair, as shares of the image's side."""
 
 ROUNDS = 20
-SCALE = 0.05
+SCALE = 0.03
 """Difference of log luminance that counts as an edge of albedo and loses its weight (Cauchy's function)."""
 
 RIDGE = 1e-2
