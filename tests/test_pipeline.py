@@ -120,6 +120,37 @@ def test_a_changed_setting_redoes_its_stage_and_those_after_it(truth: Path, fini
 
 
 @pytest.mark.slow
+def test_the_image_is_projected_anew_without_any_stage(truth: Path, finished: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    events: list[Event] = []
+    projected = tiny_config({"projection.enabled": True})
+    after = evaluate_oracle(truth, copy, projected, Progress((events.append,)))
+    before = json.loads((finished / "report.json").read_text())
+    assert not [event for event in events if isinstance(event, StageStarted)]
+    assert before["stages"]["export"]["from_image"] == 0.0
+    assert after["stages"]["export"]["from_image"] > 0.05
+    assert after["scores"]["reference_psnr"] > before["scores"]["reference_psnr"] - 0.2
+    assert after["scores"]["unseen_psnr"] > before["scores"]["unseen_psnr"] - 0.5
+
+
+@pytest.mark.slow
+def test_shading_is_taken_out_before_the_texture_stage_and_redoes_it_alone(
+    truth: Path, finished: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy)
+    for wanted in (["texture"], []):  # and is remembered
+        events: list[Event] = []
+        evaluate_oracle(truth, copy, tiny_config({"reference.delight": True}), Progress((events.append,)))
+        assert [event.stage for event in events if isinstance(event, StageStarted)] == wanted
+
+
+@pytest.mark.slow
 def test_a_broken_saved_result_is_made_again(truth: Path, finished: Path, tmp_path: Path) -> None:
     import shutil
 

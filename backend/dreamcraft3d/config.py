@@ -29,6 +29,7 @@ __all__ = [
     "NeusConfig",
     "PictureConfig",
     "PriorsConfig",
+    "ProjectionConfig",
     "ReferenceConfig",
     "ReferenceWeights",
     "RefineConfig",
@@ -99,6 +100,8 @@ class ReferenceConfig(Record):
     """let a network guess the depth and the normals that are not given"""
     estimator: Literal["auto", "prior", "marigold"] = "auto"
     """which one: auto takes Marigold where it is installed and there is a card, else the 3D-aware prior if it can"""
+    delight: bool = False
+    """divide what smooth light explains of the brightness out of the image before the texture stage; needs normals"""
 
     @property
     def elevation_or_level(self) -> float:
@@ -403,6 +406,19 @@ class TextureConfig(Record):
     hash_grid: HashGridConfig = HashGridConfig()
 
 
+class ProjectionConfig(Record):
+    """The reference image itself as the texture, wherever it shows the surface."""
+
+    enabled: bool = False
+    """false leaves the whole texture to the texture stage; true is sharper, and less sure where outlines disagree"""
+    cosine: tuple[Fraction, Fraction] = (0.1, 0.3)
+    """cosine of the viewing angle at which the image begins to be trusted, and at which it is trusted fully"""
+    margin: tuple[Weight, Weight] = (0.0, 1.0)
+    """distance to an outline at which the same happens, in 512ths of the image's side"""
+    reach: Positive = 0.1
+    """how far beyond its border the image pulls the other colours along, world units"""
+
+
 class ExportConfig(Record):
     """The finished mesh file."""
 
@@ -472,6 +488,7 @@ class GenerateConfig(Record):
     neus: NeusConfig = NeusConfig()
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
+    projection: ProjectionConfig = ProjectionConfig()
     export: ExportConfig = ExportConfig()
     refine: RefineConfig = RefineConfig()
     picture: PictureConfig = PictureConfig()

@@ -52,6 +52,7 @@ from dreamcraft3d.shape_start import GivenShape, fit_shape, placed_shape, read_s
 from dreamcraft3d.stages.alignment import Similarity
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
+from dreamcraft3d.stages.delight import delit
 from dreamcraft3d.stages.geometry import Geometry, geometry_from_mesh, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.lifted_start import SurfaceStart, try_lifted_start
 from dreamcraft3d.stages.memory import within_memory
@@ -289,6 +290,7 @@ def run_geometry(stages: "Stages", start: GeometryStart) -> Geometry:
 def run_texture(stages: "Stages", surface: Mesh, geometry: Geometry) -> Texture:
     """Paint the finished mesh, from the colours of the geometry stage."""
     config = stages.config
+    stages.delight()
     return stages.run(
         "texture",
         config.texture,
@@ -479,11 +481,22 @@ class Stages:
         self._finish(name, {**record, "clean_up": vars(unwrapped.report)})
         return unwrapped
 
+    def delight(self) -> None:
+        """Go on with a reference image without shading, if the configuration says so (`reference.delight`)."""
+        if not self.config.reference.delight:
+            return
+        if self.reference.normal is None:
+            self.progress.warn("The shading stays in the image: no normals of it are known.")
+        self.reference = delit(self.reference)
+        self.upstream = f"{self.upstream} {reference_digest(self.reference)}"
+
     def finish(self, unwrapped: export.UnwrappedMesh, texture: Texture) -> Result:
         """Bakes, writes the GLB, the turntable and the report (which needs the others, so it comes last)."""
         start = time.perf_counter()
         self.progress.note("export: baking the texture and writing the files.")
-        textured = unwrapped.with_texture(export.bake(unwrapped, texture.at)).to("cpu")
+        view, baked = self.reference, export.bake(unwrapped, texture.at)
+        projected = export.project_image(unwrapped, view.rgba, view.camera, baked, self.config.projection)
+        textured = unwrapped.with_texture(projected.texture).to("cpu")
         glb = self.workspace.write_bytes("result.glb", export.write_glb(textured))
         self.progress.artifact("result.glb", glb)
         picture = self.workspace.file("turntable.png")
@@ -491,6 +504,7 @@ class Stages:
         self.progress.artifact("turntable.png", picture)
         self.records["export"] = {
             "seconds": round(time.perf_counter() - start, 2),
+            "from_image": round(float((projected.weight >= 1.0).float().mean()), 4),
             **peaks(self.reference.rgba.device),
         }
         report = self._report(textured)

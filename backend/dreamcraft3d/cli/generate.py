@@ -58,6 +58,9 @@ def generate(
     shape_aligned: Annotated[
         bool, typer.Option("--shape-aligned", help="The mesh lies where a result would lie: do not align it.")
     ] = False,
+    delight: Annotated[
+        bool | None, typer.Option("--delight", help="Take the light out of the picture before texturing.")
+    ] = None,
     prior: Annotated[str | None, typer.Option(help="The network that judges novel views.")] = None,
     settings: Settings = [],  # noqa: B006 - typer's way of repeatable options
     out: Out = None,
@@ -78,6 +81,7 @@ def generate(
             "reference.normal": normal,
             "shape.mesh": shape,
             "shape.aligned": shape_aligned or None,
+            "reference.delight": delight,
             "export.target_faces": target_faces,
             "export.texture_size": texture_size,
         }

@@ -19,6 +19,7 @@ from dreamcraft3d.export.baking import bake, dilate
 from dreamcraft3d.export.cleaning import clean, decimate_roughly
 from dreamcraft3d.export.gltf import write_glb
 from dreamcraft3d.export.mesh import GREY, CleanReport, TexturedMesh, UnwrappedMesh
+from dreamcraft3d.export.projection import Projection, project_image
 from dreamcraft3d.export.unwrapping import PADDING, overlap, unwrap
 from dreamcraft3d.functional.mesh import Mesh
 
@@ -26,12 +27,14 @@ __all__ = [
     "GREY",
     "PADDING",
     "CleanReport",
+    "Projection",
     "TexturedMesh",
     "UnwrappedMesh",
     "bake",
     "dilate",
     "lighten",
     "prepare",
+    "project_image",
     "write_glb",
 ]
 
