@@ -210,11 +210,11 @@ class LiftedStartConfig(Record):
 class CoarseNerfConfig(Record):
     """Stage 1a: coarse NeRF (method section 8)."""
 
+    steps: Count = 400
+    """optimiser steps; every second one looks at the reference picture"""
     start: Literal["ball", "lifted"] = "ball"
     """ball: NeRF and NeuS from a soft ball; lifted: no NeRF, no NeuS, but the surface of the 3D-aware prior's volume"""
     lifted: LiftedStartConfig = LiftedStartConfig()
-    steps: Count = 400
-    """optimiser steps; every second one looks at the reference picture"""
     lr: Positive = 0.01
     """learning rate of everything"""
     render_size: Schedule = 64
