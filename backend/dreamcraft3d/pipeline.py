@@ -46,6 +46,7 @@ from dreamcraft3d.progress import Progress
 from dreamcraft3d.rendering import Render, render_density, render_mesh, render_sdf
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
+from dreamcraft3d.stages.exemplar import paint_unseen_sides
 from dreamcraft3d.stages.geometry import Geometry, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.memory import within_memory
 from dreamcraft3d.stages.neus import Neus, extract_surface, new_neus, train_neus
@@ -355,6 +356,7 @@ class Stages:
         start = time.perf_counter()
         self.progress.note("export: baking the texture and writing the files.")
         textured = unwrapped.with_texture(export.bake(unwrapped, texture.at)).to("cpu")
+        textured = paint_unseen_sides(textured, self.reference, self.config)
         glb = self.workspace.write_bytes("result.glb", export.write_glb(textured))
         self.progress.artifact("result.glb", glb)
         picture = self.workspace.file("turntable.png")

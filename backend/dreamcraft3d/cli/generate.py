@@ -48,6 +48,9 @@ def generate(
     mask: Annotated[Path | None, typer.Option(help="Where the object is: white on black.")] = None,
     depth: Annotated[Path | None, typer.Option(help="Depth map; larger = farther.")] = None,
     normal: Annotated[Path | None, typer.Option(help="Normal map in view space (OpenGL).")] = None,
+    exemplar: Annotated[
+        Path | None, typer.Option(help="A second picture whose patches may be used on sides that are not seen.")
+    ] = None,
     prior: Annotated[str | None, typer.Option(help="The network that judges novel views.")] = None,
     settings: Settings = [],  # noqa: B006 - typer's way of repeatable options
     out: Out = None,
@@ -65,13 +68,14 @@ def generate(
             "reference.mask": mask,
             "reference.depth": depth,
             "reference.normal": normal,
+            "exemplar.picture": exemplar,
             "export.target_faces": target_faces,
             "export.texture_size": texture_size,
         }
         config = configured(preset, settings, shortcuts)
         from dreamcraft3d.stages.pictures import check_picture
 
-        for path in (picture, mask, depth, normal):
+        for path in (picture, mask, depth, normal, config.exemplar.picture):
             if path is not None:
                 check_picture(path, max_megapixels=config.reference.max_megapixels)
         from dreamcraft3d import pipeline

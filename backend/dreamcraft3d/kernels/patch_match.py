@@ -107,11 +107,14 @@ def exact_search(query: PatchQuery, source: PatchSource) -> Matches:
     return place.run(lambda kernels, centres, results: launch(kernels.search, (len(centres),), [centres, *results]))
 
 
-def patch_match(query: PatchQuery, source: PatchSource, start: Matches, *, passes: int = 4, seed: int = 0) -> Matches:
+def patch_match(
+    query: PatchQuery, source: PatchSource, start: Matches, *, passes: int = 4, reach: int | None = None, seed: int = 0
+) -> Matches:
     """Matches that are at least as cheap as those of `start`, after so many passes.
 
     Args:
-        start: e.g. of the last image, or all -1. seed: of the random trials.
+        start: e.g. of a coarser image, or all -1. reach: how far from the best patch so far the random trials begin
+        (None = anywhere). seed: of the random trials.
     """
     place, matches = _Search(query, source), start
     for number in range(passes):
@@ -122,7 +125,7 @@ def patch_match(query: PatchQuery, source: PatchSource, start: Matches, *, passe
             kernels: Any, centres: Any, results: list[Any], before: Any = before, jump: int = jump, salt: int = salt
         ) -> None:
             *inputs, index, cost = results
-            launch(kernels.improve, (len(centres),), [centres, *inputs, jump, salt, before, index, cost])
+            launch(kernels.improve, (len(centres),), [centres, *inputs, jump, reach or 0, salt, before, index, cost])
 
         matches = place.run(improve)
     return matches

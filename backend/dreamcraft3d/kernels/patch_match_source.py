@@ -1,7 +1,7 @@
 """The Warp source of the patch search: one text for CPU and CUDA. `patch_match.py` is its binding to torch.
 
-Notation: (y, x) centre of a query patch, (s, v, u) centre of a source patch in image s, r radius of both; a source patch
-has the number (s h + v) w + u.
+Notation: (y, x) centre of a query patch, (s, v, u) centre of a source patch in image s, r radius of both; a source
+patch has the number (s h + v) w + u.
 """
 
 # mypy: disable-error-code="valid-type,no-untyped-def,attr-defined"
@@ -79,8 +79,8 @@ def patch_kernels() -> SimpleNamespace:
         y = centres[i] // query.image.shape[1]
         x = centres[i] % query.image.shape[1]
         best = float(wp.inf)
-        number = int(0)
-        found = int(-1)
+        number = 0
+        found = -1
         for s in range(source.penalty.shape[0]):
             for v in range(source.penalty.shape[1]):
                 for u in range(source.penalty.shape[2]):
@@ -121,12 +121,13 @@ def patch_kernels() -> SimpleNamespace:
         source: Source,
         radius: int,
         jump: int,
+        reach: int,
         seed: int,
         before: wp.array2d(dtype=int),
         index: wp.array(dtype=int),
         costs: wp.array(dtype=float),
     ):
-        """One pass of PatchMatch: what the neighbours found, one patch from anywhere, and ever closer to the best."""
+        """One pass of PatchMatch: what the neighbours found, then random trials ever closer to the best."""
         i = wp.tid()
         y = centres[i] // query.image.shape[1]
         x = centres[i] % query.image.shape[1]
@@ -136,30 +137,33 @@ def patch_kernels() -> SimpleNamespace:
         found = int(before[y, x])
         if found >= 0:
             best = cost_of(query, source, y, x, found, radius, best)
-        for k in range(9):
-            m = shifted(query, source, y, x, (k // 3 - 1) * jump, (k % 3 - 1) * jump, before)
+        for k in range(4):
+            step = jump * (2 * (k % 2) - 1)
+            m = shifted(query, source, y, x, step * (k // 2), step * (1 - k // 2), before)
             if m >= 0 and m != found:
                 c = cost_of(query, source, y, x, m, radius, best)
                 if c < best:
                     best = c
                     found = m
         state = wp.rand_init(seed, centres[i])
-        m = wp.randi(state, 0, source.penalty.shape[0] * h * w)
-        c = cost_of(query, source, y, x, m, radius, best)
-        if c < best:
-            best = c
-            found = m
-        reach = wp.max(h, w) // 2
-        while reach >= 1 and found >= 0:
-            u = found % w + wp.randi(state, -reach, reach + 1)
-            v = (found // w) % h + wp.randi(state, -reach, reach + 1)
+        span = int(reach)
+        if span == 0 or found < 0:
+            m = wp.randi(state, 0, source.penalty.shape[0] * h * w)
+            c = cost_of(query, source, y, x, m, radius, best)
+            if c < best:
+                best = c
+                found = m
+            span = wp.max(h, w) // 2
+        while span >= 1 and found >= 0:
+            u = found % w + wp.randi(state, -span, span + 1)
+            v = (found // w) % h + wp.randi(state, -span, span + 1)
             if u >= 0 and u < w and v >= 0 and v < h:
                 m = (found // (h * w) * h + v) * w + u
                 c = cost_of(query, source, y, x, m, radius, best)
                 if c < best:
                     best = c
                     found = m
-            reach = reach // 2
+            span = span // 2
         index[i] = found
         costs[i] = best
 

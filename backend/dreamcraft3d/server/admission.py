@@ -30,7 +30,7 @@ PATH_SETTINGS = ("reference.mask", "reference.depth", "reference.normal")
 """Settings that hold paths: a client sends uploads instead, and its paths are never opened."""
 
 PRIOR_SETTINGS = ("priors.view", "priors.image", "priors.texture")
-BUILT_IN = ("bundled", "none")
+BUILT_IN = ("bundled", "exemplar", "none")
 """Priors that need no model."""
 
 PICTURES = ("picture", "mask", "depth", "normal")

@@ -1,4 +1,7 @@
-"""Reference implementation of `kernels/patch_match.py` in plain torch: every cost by a matrix product. Notation as there."""
+"""Reference implementation of `kernels/patch_match.py` in plain torch: every cost by a matrix product.
+
+Notation as there.
+"""
 
 import torch
 from jaxtyping import Float, Int
