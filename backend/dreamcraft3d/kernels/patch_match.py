@@ -119,7 +119,7 @@ def patch_match(
     place, matches = _Search(query, source), start
     for number in range(passes):
         before = view(matches.index.int().contiguous())
-        jump, salt = JUMPS[number % len(JUMPS)], seed * 1009 + number
+        jump, salt = JUMPS[number % len(JUMPS)], (1009 * seed + number) % (1 << 31)
 
         def improve(
             kernels: Any, centres: Any, results: list[Any], before: Any = before, jump: int = jump, salt: int = salt

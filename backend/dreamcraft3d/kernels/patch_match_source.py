@@ -5,7 +5,7 @@ patch has the number (s h + v) w + u.
 """
 
 # mypy: disable-error-code="valid-type,no-untyped-def,attr-defined"
-# ruff: noqa: UP018 - in a kernel float(0.0) makes a variable; a bare literal is a constant
+# ruff: noqa: UP018, RUF046 - in a kernel float(0.0) makes a variable; a bare literal is a constant
 
 from functools import cache
 from types import SimpleNamespace
@@ -79,8 +79,8 @@ def patch_kernels() -> SimpleNamespace:
         y = centres[i] // query.image.shape[1]
         x = centres[i] % query.image.shape[1]
         best = float(wp.inf)
-        number = 0
-        found = -1
+        number = int(0)
+        found = int(-1)
         for s in range(source.penalty.shape[0]):
             for v in range(source.penalty.shape[1]):
                 for u in range(source.penalty.shape[2]):

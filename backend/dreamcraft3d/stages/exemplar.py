@@ -137,7 +137,7 @@ def paint_unseen(
     share = ((1.0 - weight.reshape(-1)[texel]) * (shown / 1e-3).clamp(max=1.0))[:, None]
     result = texture.reshape(-1, 3).clone()
     result[texel] = torch.lerp(result[texel], colour, share)
-    return _into_gutter(result.reshape(texture.shape), texture, _texels_mask(texel, texture), textured)
+    return _into_gutter(result.reshape(texture.shape), _texels_mask(texel, texture), textured)
 
 
 def painted_views(
@@ -145,10 +145,9 @@ def painted_views(
 ) -> Painting:
     """Views around the object in which what is not known has been painted; see `paint_unseen`."""
     views = views_around(surface.mesh, elevation)
-    size = COARSE
     sizes = [s for s in (64, 128, 256, 512) if s <= config.size]
-    looks = {s: [_look(surface, view, s, sizes[-1]) for view in views] for s in sizes}
-    matched = _colour_map(looks[sizes[0]], exemplars[0], config)
+    looks = {s: [_look(surface, view, s) for view in views] for s in sizes}
+    matched = _colour_map(looks[sizes[0]], exemplars, config)
     before: Painting | None = None
     matches: list[Matches | None] = [None] * len(views)
     for size in sizes:
@@ -170,7 +169,7 @@ def painted_views(
 
 
 @dataclass(frozen=True)
-class Look:
+class _Look:
     """What a view shows at one size: pixels, their points, present colours (anti-aliased), and how well known."""
 
     pixel: Int[Tensor, " N"]
@@ -180,7 +179,7 @@ class Look:
     covered: Bool[Tensor, "L L"]
 
 
-def _look(surface: Surface, view: View, size: int, finest: int) -> Look:
+def _look(surface: Surface, view: View, size: int) -> _Look:
     """Colours and knowledge are looked up at twice the size and averaged."""
     pixel, points = view.pixels(size)
     fine, there = view.pixels(2 * size)
@@ -194,11 +193,11 @@ def _look(surface: Surface, view: View, size: int, finest: int) -> Look:
     covered = covered.reshape(size, size)
     some = mean[..., 4:] > 0
     mean = filled_outward(mean / mean[..., 4:].clamp_min(1e-6), some[..., 0])
-    return Look(pixel, points, mean[..., :3], mean[..., 3], covered)
+    return _Look(pixel, points, mean[..., :3], mean[..., 3], covered)
 
 
 def _canvas(
-    look: Look,
+    look: _Look,
     guide: Float[Tensor, "L L 3"],
     features: Float[Tensor, "L L 4"],
     before: Painting | None,
@@ -240,25 +239,23 @@ def _calibrated(
 
 
 def _colour_map(
-    looks: Sequence[Look], exemplar: Exemplar, config: ExemplarConfig
+    looks: Sequence[_Look], exemplars: Sequence[Exemplar], config: ExemplarConfig
 ) -> Callable[[Float[Tensor, "L L 3"]], Float[Tensor, "L L 3"]]:
     """Bring the unseen colours of all views to the mean and the spread of the picture's, per channel.
 
-    Both are measured on blurred colours, and the spread changes by half at most in either direction.
+    Both are measured on blurred colours, and the spread changes by a factor of two at most.
     """
-    unseen = torch.cat([_low(look)[look.covered & (look.known < 0.5)] for look in looks])
-    small = exemplar.at(COARSE)
-    seen = blurred(filled_outward(small.colour, small.inside), small.inside, BLUR)[small.inside]
+    low = [blurred(look.present, look.covered, BLUR) for look in looks]
+    free = [look.covered & (look.known < 0.5) for look in looks]
+    unseen = torch.cat([image[mask] for image, mask in zip(low, free, strict=True)])
+    small = [exemplar.at(COARSE) for exemplar in exemplars]
+    seen = torch.cat([blurred(e.colour, e.inside, BLUR)[e.inside] for e in small])
     if len(unseen) < 2 or len(seen) < 2:
         return lambda image: image
     gain = (seen.std(0) / unseen.std(0).clamp_min(1e-4)).clamp(0.5, 2.0) ** config.spread
     mean = unseen.mean(0)
     shift = torch.lerp(mean, seen.mean(0), config.spread)
     return lambda image: ((image - mean) * gain + shift).clamp(0.0, 1.0)
-
-
-def _low(look: Look) -> Float[Tensor, "L L 3"]:
-    return blurred(look.present, look.covered, BLUR)
 
 
 def exemplars_of(rgba: Float[Tensor, "S S 4"], swatch: Float[Tensor, "h w 4"] | None = None) -> list[Exemplar]:
@@ -313,7 +310,7 @@ def _texels_mask(texel: Int[Tensor, " N"], texture: Float[Tensor, "T T 3"]) -> B
 
 
 def _into_gutter(
-    result: Float[Tensor, "T T 3"], before: Float[Tensor, "T T 3"], changed: Bool[Tensor, "T T"], textured: TexturedMesh
+    result: Float[Tensor, "T T 3"], changed: Bool[Tensor, "T T"], textured: TexturedMesh
 ) -> Float[Tensor, "T T 3"]:
     """Texels outside of all faces follow their nearest covered texel, if that one has changed."""
     assert textured.uvs is not None

@@ -76,7 +76,7 @@ class Palette:
         deviation = BLUR * size / COARSE
         low = torch.stack([blurred(e.colour, e.inside, deviation) for e in both])
         detail = torch.stack([detail_of(e.colour, plane, e.inside) for e, plane in zip(both, low, strict=True)])
-        self._known_at = _sampled_pairs(low, detail, inside, size)
+        self._details = _sampled_pairs(low, detail, inside, size)
         self._source = PatchSource(images, self.guide(low), self._penalty, PATCH)
         self._used, self._now = torch.zeros_like(self._penalty), torch.zeros_like(self._penalty)
 
@@ -97,7 +97,7 @@ class Palette:
 
     def usual_detail(self, low: Float[Tensor, "L L 3"]) -> Float[Tensor, "L L 1"]:
         """E[detail | blurred colour, height] over the source (Nadaraya-Watson), for these blurred colours."""
-        features, details = self._known_at
+        features, details = self._details
         size = low.shape[0]
         planes = F.adaptive_avg_pool2d(low.permute(2, 0, 1)[None], COARSE)[0].permute(1, 2, 0)
         queries = _with_height(planes).reshape(-1, 4)

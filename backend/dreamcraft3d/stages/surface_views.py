@@ -54,10 +54,17 @@ class SurfacePoints:
     normal: Float[Tensor, "N 3"]
 
     @classmethod
-    def on(cls, mesh: Mesh, face: Int[Tensor, " N"], weights: Float[Tensor, "N 3"]) -> "SurfacePoints":
-        """The points at barycentric weights of faces; normals are the smooth ones."""
+    def on(
+        cls,
+        mesh: Mesh,
+        face: Int[Tensor, " N"],
+        weights: Float[Tensor, "N 3"],
+        vertex_normal: Float[Tensor, "V 3"] | None = None,
+    ) -> "SurfacePoints":
+        """The points at barycentric weights of faces; normals are the smooth ones (computed if they are not given)."""
         corners = mesh.faces[face]
-        normals = (weights[..., None] * vertex_normals(mesh.vertices, mesh.faces)[corners]).sum(1)
+        smooth = vertex_normals(mesh.vertices, mesh.faces) if vertex_normal is None else vertex_normal
+        normals = (weights[..., None] * smooth[corners]).sum(1)
         x = (weights[..., None] * mesh.vertices[corners]).sum(1)
         return cls(face, weights, x, F.normalize(normals, dim=-1, eps=1e-9))
 
@@ -71,8 +78,8 @@ class SurfacePoints:
 class View:
     """One camera: its depth map, how far each pixel is from an outline, and the points that its pixels show."""
 
-    def __init__(self, mesh: Mesh, camera: Cameras) -> None:
-        self._mesh, self.camera = mesh, camera
+    def __init__(self, mesh: Mesh, camera: Cameras, vertex_normal: Float[Tensor, "V 3"] | None = None) -> None:
+        self._mesh, self.camera, self._normal = mesh, camera, vertex_normal
         depth = _depth_map(mesh, camera)
         self._depth = F.max_pool2d(depth[None, None], 3, stride=1, padding=1)[0, 0]
         self._rim = _distance_to_outline(depth)
@@ -84,7 +91,7 @@ class View:
         pixel = torch.nonzero(face >= 0).squeeze(1)
         weights = raster.barycentrics[0].reshape(-1, 2)[pixel]
         weights = torch.cat([weights, 1.0 - weights.sum(-1, keepdim=True)], dim=-1)
-        return pixel, SurfacePoints.on(self._mesh, face[pixel].long(), weights)
+        return pixel, SurfacePoints.on(self._mesh, face[pixel].long(), weights, self._normal)
 
     def weigh(self, points: SurfacePoints) -> tuple[Float[Tensor, " N"], Float[Tensor, "N 2"]]:
         """How well this view shows each point (0 = not at all, 1 = squarely), and where: -1..1, right and down."""
@@ -124,7 +131,8 @@ def views_around(mesh: Mesh, elevation: float) -> list[View]:
     """The views of `AROUND`; `elevation` of the reference camera, radians."""
     pairs = torch.tensor(AROUND, dtype=torch.float32).deg2rad()
     cameras = orbit(pairs[:, 1] + elevation * pairs[:, 0].cos(), pairs[:, 0]).to(mesh.vertices.device)
-    return [View(mesh, cameras[k : k + 1]) for k in range(len(cameras))]
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    return [View(mesh, cameras[k : k + 1], normals) for k in range(len(cameras))]
 
 
 def filled_outward(image: Float[Tensor, "H W C"], covered: Bool[Tensor, "H W"]) -> Float[Tensor, "H W C"]:
