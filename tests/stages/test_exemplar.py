@@ -64,7 +64,7 @@ def test_the_reference_shows_the_front_and_nothing_of_the_back() -> None:
     weight = reference_weight(mesh.mesh, mesh.uvs, TEXELS, 0.0, picture()).reshape(-1)
     texel, points = texels_of(mesh.mesh, mesh.uvs, TEXELS)
     cosine = points.normal[:, 0]
-    assert float(weight[texel[cosine > 0.7]].min()) == 1.0
+    assert float(weight[texel[cosine > 0.7]].min()) > 0.999  # what `KNOWN` takes for known
     assert float(weight[texel[cosine < 0.1]].max()) == 0.0
 
 

@@ -40,10 +40,10 @@ class ReconstructionRow:
     reference_iou: float = 0.0
     reference_psnr: float = 0.0
     f_score: float = 0.0
-    unseen_sharpness: float = 0.0
-    unseen_patch_distance: float = 1.0
     depth_error: float = 1.0
     seconds: float = 0.0
+    unseen_sharpness: float = 0.0
+    unseen_patch_distance: float = 1.0
 
 
 def objects_from(meshes: Iterable[Path], held_out: Iterable[int]) -> Iterator[tuple[str, TexturedMesh, float]]:
@@ -110,8 +110,8 @@ def depth_to_width(mesh: TexturedMesh) -> float:
 
 def reconstruction_table(rows: list[ReconstructionRow]) -> str:
     """Every run and the means (median for the depth error), as Markdown."""
-    head = "| object | variant | unseen IoU | unseen PSNR | front IoU | front PSNR | F-score | sharpness | "
-    head += "patch distance | depth error | seconds |"
+    head = "| object | variant | unseen IoU | unseen PSNR | front IoU | front PSNR | F-score | depth error | "
+    head += "seconds | sharpness | patch distance |"
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|", *(_line(row.object, row) for row in rows)]
     for variant in (WITH, WITHOUT):
         mine = [row for row in rows if row.variant == variant]
@@ -125,6 +125,6 @@ def reconstruction_table(rows: list[ReconstructionRow]) -> str:
 def _line(name: str, row: ReconstructionRow) -> str:
     return (
         f"| {name} | {row.variant} | {row.unseen_iou:.3f} | {row.unseen_psnr:.2f} | {row.reference_iou:.3f} | "
-        f"{row.reference_psnr:.2f} | {row.f_score:.3f} | "
-        f"{row.unseen_sharpness:.2f} | {row.unseen_patch_distance:.4f} | {row.depth_error:.0%} | {row.seconds:.0f} |"
+        f"{row.reference_psnr:.2f} | {row.f_score:.3f} | {row.depth_error:.0%} | {row.seconds:.0f} | "
+        f"{row.unseen_sharpness:.2f} | {row.unseen_patch_distance:.4f} |"
     )
