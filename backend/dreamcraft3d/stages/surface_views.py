@@ -40,6 +40,9 @@ SLANT = 0.2
 SHARPNESS = 4.0
 """Power of the cosine in the weights: of several images that show a point nearly the squarest alone decides."""
 
+LEAST = 1e-6
+"""Weights below this are none."""
+
 RIM = 0.012
 """Distance to an outline, as a share of the image's side, from which on an image counts in full."""
 
@@ -102,7 +105,8 @@ class View:
         column, row = ((0.5 * place + 0.5) * DEPTH_SIZE).long().clamp(0, DEPTH_SIZE - 1).unbind(-1)
         visible = (clip[:, 3] <= self._depth[row, column] + BEHIND) & (place.abs() < 1.0).all(-1)
         square = ((cosine - SLANT) / (1.0 - SLANT)).clamp_min(0.0)
-        return square**SHARPNESS * self._rim[row, column] * visible, place
+        weight = square**SHARPNESS * self._rim[row, column] * visible
+        return torch.where(weight > LEAST, weight, 0.0), place
 
 
 class Painting:
