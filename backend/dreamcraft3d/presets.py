@@ -41,7 +41,6 @@ def preview() -> dict[str, Any]:
         "texture.steps": 160,
         "texture.render_size": 128,
         "texture.smooth": 0.02,
-        "exemplar.enabled": True,
         "export.target_faces": 8_000,
     }
 

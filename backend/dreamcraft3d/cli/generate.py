@@ -49,7 +49,7 @@ def generate(
     depth: Annotated[Path | None, typer.Option(help="Depth map; larger = farther.")] = None,
     normal: Annotated[Path | None, typer.Option(help="Normal map in view space (OpenGL).")] = None,
     exemplar: Annotated[
-        Path | None, typer.Option(help="A second picture whose patches may be used on sides that are not seen.")
+        Path | None, typer.Option(help="Paint unseen sides with patches of the picture and of this one.")
     ] = None,
     prior: Annotated[str | None, typer.Option(help="The network that judges novel views.")] = None,
     settings: Settings = [],  # noqa: B006 - typer's way of repeatable options
@@ -69,6 +69,7 @@ def generate(
             "reference.depth": depth,
             "reference.normal": normal,
             "exemplar.picture": exemplar,
+            "exemplar.enabled": True if exemplar is not None else None,
             "export.target_faces": target_faces,
             "export.texture_size": texture_size,
         }
