@@ -21,6 +21,7 @@ from dreamcraft3d.errors import ConfigError
 __all__ = [
     "BootstrapConfig",
     "CoarseNerfConfig",
+    "ExemplarConfig",
     "ExportConfig",
     "GenerateConfig",
     "GeometryConfig",
@@ -419,6 +420,29 @@ class ProjectionConfig(Record):
     """how far beyond its border the image pulls the other colours along, world units"""
 
 
+class ExemplarConfig(Record):
+    """Painting what the picture does not show with the picture's own patches, guided by the colours that are there."""
+
+    enabled: bool = False
+    """whether that is done"""
+    picture: Path | None = None
+    """a second picture as a source of patches (a swatch); its transparent parts are left out"""
+    size: Literal[64, 128, 256, 512] = 256
+    """side of the finest painted views; each coarser one is half as large, down to 64"""
+    guide: Weight = 1.0
+    """weight of the blurred colours of the texture, which decide what material belongs where"""
+    height: Weight = 0.02
+    """weight of the height in the picture: what is above there belongs above"""
+    rarity: Weight = 2.0
+    """weight against patches that are rare in the picture, such as faces, eyes and logos"""
+    repetition: Weight = 0.0005
+    """weight against patches that have been used more often than others"""
+    spread: Fraction = 1.0
+    """how far the unseen colours are brought to the picture's mean and spread"""
+    keep_colours: Fraction = 0.5
+    """how far the blurred colours of the painted parts go back to those that were there"""
+
+
 class ExportConfig(Record):
     """The finished mesh file."""
 
@@ -454,7 +478,8 @@ class RefineConfig(Record):
 
 
 class PriorsConfig(Record):
-    """Which pretrained networks judge the renders: "bundled", "none", a model of the catalogue, or a folder."""
+    """Which priors judge the renders: "bundled", "none", a model of the catalogue, a folder, or "exemplar", the
+    picture's own patches, which know no views."""
 
     view: str = "bundled"
     """3D-aware prior, which knows the object from a relative camera"""
@@ -489,6 +514,7 @@ class GenerateConfig(Record):
     geometry: GeometryConfig = GeometryConfig()
     texture: TextureConfig = TextureConfig()
     projection: ProjectionConfig = ProjectionConfig()
+    exemplar: ExemplarConfig = ExemplarConfig()
     export: ExportConfig = ExportConfig()
     refine: RefineConfig = RefineConfig()
     picture: PictureConfig = PictureConfig()

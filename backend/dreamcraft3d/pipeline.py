@@ -53,6 +53,7 @@ from dreamcraft3d.stages.alignment import Similarity
 from dreamcraft3d.stages.candidates import candidates_for, chosen
 from dreamcraft3d.stages.coarse_nerf import CoarseNerf, new_coarse_nerf, train_coarse_nerf
 from dreamcraft3d.stages.delight import delit
+from dreamcraft3d.stages.exemplar import paint_unseen_sides
 from dreamcraft3d.stages.geometry import Geometry, geometry_from_mesh, new_geometry, sculpt_geometry
 from dreamcraft3d.stages.lifted_start import SurfaceStart, try_lifted_start
 from dreamcraft3d.stages.memory import within_memory
@@ -497,6 +498,7 @@ class Stages:
         view, baked = self.reference, export.bake(unwrapped, texture.at)
         projected = export.project_image(unwrapped, view.rgba, view.camera, baked, self.config.projection)
         textured = unwrapped.with_texture(projected.texture).to("cpu")
+        textured = paint_unseen_sides(textured, view, self.config)
         glb = self.workspace.write_bytes("result.glb", export.write_glb(textured))
         self.progress.artifact("result.glb", glb)
         picture = self.workspace.file("turntable.png")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreamcraft3d.evaluation import bench, bench_volume
+from dreamcraft3d.evaluation import bench, bench_patches, bench_volume
 
 
 def test_ours_and_the_twin_run_in_turn_after_a_warm_up() -> None:
@@ -36,4 +36,11 @@ def test_volume_kernels_have_their_rows(monkeypatch: pytest.MonkeyPatch) -> None
         "frustum volume forward",
         "frustum volume forward + backward",
     ]
+    assert all(row.ours_ms > 0.0 and row.twin_ms > 0.0 for row in rows)
+
+
+def test_the_patch_search_has_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_patches, "SIZE", 12)
+    rows = bench_patches.patch_benchmarks(1)
+    assert [row.name.partition(",")[0] for row in rows] == ["patch search", "patch search", "patch vote"]
     assert all(row.ours_ms > 0.0 and row.twin_ms > 0.0 for row in rows)

@@ -67,14 +67,16 @@ def test_without_a_prior_nothing_is_asked(tmp_path: Path) -> None:
 
 def test_the_table_has_every_run_and_the_means() -> None:
     rows = [
-        ReconstructionRow("mug", "with prior", 0.9, 20.0, 0.95, 25.0, 0.8, 0.1, 60.0),
-        ReconstructionRow("cup", "with prior", 0.7, 16.0, 0.85, 23.0, 0.6, 0.5, 80.0),
-        ReconstructionRow("hat", "with prior", 0.8, 18.0, 0.90, 24.0, 0.7, 0.2, 70.0),
+        ReconstructionRow("mug", "with prior", 0.9, 20.0, 0.95, 25.0, 0.8, 0.1, 60.0, 0.9, 0.02),
+        ReconstructionRow("cup", "with prior", 0.7, 16.0, 0.85, 23.0, 0.6, 0.5, 80.0, 0.6, 0.05),
+        ReconstructionRow("hat", "with prior", 0.8, 18.0, 0.90, 24.0, 0.7, 0.2, 70.0, 0.6, 0.02),
         ReconstructionRow("mug", "without"),
     ]
     table = reconstruction_table(rows).splitlines()
     assert len(table) == 2 + 4 + 2
-    assert table[6] == "| **3 objects** | with prior | 0.800 | 18.00 | 0.900 | 24.00 | 0.700 | 20% | 70 |"
+    assert (
+        table[6] == "| **3 objects** | with prior | 0.800 | 18.00 | 0.900 | 24.00 | 0.700 | 20% | 70 | 0.70 | 0.0300 |"
+    )
     assert "| hat |" in table[4]
 
 

@@ -51,6 +51,8 @@ def revisions(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _revision(name: str) -> str:
+    if name == "exemplar":
+        return ""  # it has no weights
     if name == "bundled":
         with resources.as_file(resources.files("dreamcraft3d.priors") / "weights" / "bundled.safetensors") as path:
             return file_digest(path)

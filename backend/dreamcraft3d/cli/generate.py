@@ -61,6 +61,9 @@ def generate(
     delight: Annotated[
         bool | None, typer.Option("--delight", help="Take the light out of the picture before texturing.")
     ] = None,
+    exemplar: Annotated[
+        Path | None, typer.Option(help="Paint unseen sides with patches of the picture and of this one.")
+    ] = None,
     prior: Annotated[str | None, typer.Option(help="The network that judges novel views.")] = None,
     settings: Settings = [],  # noqa: B006 - typer's way of repeatable options
     out: Out = None,
@@ -82,13 +85,15 @@ def generate(
             "shape.mesh": shape,
             "shape.aligned": shape_aligned or None,
             "reference.delight": delight,
+            "exemplar.picture": exemplar,
+            "exemplar.enabled": True if exemplar is not None else None,
             "export.target_faces": target_faces,
             "export.texture_size": texture_size,
         }
         config = configured(preset, settings, shortcuts)
         from dreamcraft3d.stages.pictures import check_picture
 
-        for path in (picture, mask, depth, normal):
+        for path in (picture, mask, depth, normal, config.exemplar.picture):
             if path is not None:
                 check_picture(path, max_megapixels=config.reference.max_megapixels)
         if shape is not None:

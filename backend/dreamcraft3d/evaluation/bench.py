@@ -58,9 +58,10 @@ def compare(
 def run_all() -> list[BenchRow]:
     """Every kernel at its working size (about two minutes on two cores; the twins take most of it)."""
     from dreamcraft3d.evaluation.bench_mesh import mesh_benchmarks
+    from dreamcraft3d.evaluation.bench_patches import patch_benchmarks
     from dreamcraft3d.evaluation.bench_volume import volume_benchmarks
 
-    return [*volume_benchmarks(), *mesh_benchmarks()]
+    return [*volume_benchmarks(), *mesh_benchmarks(), *patch_benchmarks()]
 
 
 def _milliseconds(body: Callable[[], object]) -> float:

@@ -15,6 +15,7 @@ from dreamcraft3d import export
 from dreamcraft3d.config import GenerateConfig
 from dreamcraft3d.evaluation.meshes import load_mesh, normalise
 from dreamcraft3d.evaluation.metrics import f_score, multi_view_report
+from dreamcraft3d.evaluation.patch_statistics import unseen_statistics
 from dreamcraft3d.evaluation.render import MeshRender, render_textured, sample_texture
 from dreamcraft3d.export import TexturedMesh
 from dreamcraft3d.functional.cameras import Cameras, orbit
@@ -104,9 +105,10 @@ def reference_of(mesh: TexturedMesh, elevation: float = 0.0, size: int = REFEREN
 
 
 def score(result: TexturedMesh, truth: TexturedMesh, reference_elevation: float) -> dict[str, Any]:
-    """F-score of the visible surface at 2 % of the diagonal, and silhouettes and pictures of 24 unseen views."""
+    """F-score of the visible surface at 2 % of the diagonal, silhouettes and pictures of 24 unseen views, and
+    the statistics of their patches."""
     views = multi_view_report(result, truth, reference=orbit(reference_elevation, 0.0))
-    surface = f_score(result, truth)
+    surface, patches = f_score(result, truth), unseen_statistics(result, truth, orbit(reference_elevation, 0.0))
     return {
         "f_score": surface.f_score,
         "precision": surface.precision,
@@ -117,6 +119,8 @@ def score(result: TexturedMesh, truth: TexturedMesh, reference_elevation: float)
         "worst_unseen_psnr": views.worst_psnr,
         "reference_psnr": views.reference_psnr,
         "reference_iou": views.reference_iou,
+        "unseen_sharpness": patches.sharpness,
+        "unseen_patch_distance": patches.distance,
     }
 
 

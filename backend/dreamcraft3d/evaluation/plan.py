@@ -96,7 +96,7 @@ def make_plan(config: GenerateConfig) -> Plan:
         encoders=max((_text_encoder(model) for model in entries), default=0),
         download=sum(model.size for model in missing),
         missing=tuple(model.name for model in missing),
-        unknown=tuple(name for name in names if name != "bundled" and name not in catalogue()),
+        unknown=tuple(name for name in names if name not in ("bundled", "exemplar") and name not in catalogue()),
     )
 
 

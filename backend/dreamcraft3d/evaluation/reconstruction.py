@@ -34,8 +34,9 @@ WITH, WITHOUT = "with prior", "without"
 
 @dataclass(frozen=True)
 class ReconstructionRow:
-    """One run on one object. Scores over 24 unseen views; `depth_error` = |ratio / true ratio - 1| of depth to width
-    of the bounding box. A run that lost the object scores zero."""
+    """One run on one object. Scores over 24 unseen views (of their patches: see `patch_statistics`); `depth_error` =
+    |ratio / true ratio - 1| of depth to width of the bounding box. A run that lost the object scores zero, and its
+    errors and distances are one."""
 
     object: str
     variant: str
@@ -46,6 +47,8 @@ class ReconstructionRow:
     f_score: float = 0.0
     depth_error: float = 1.0
     seconds: float = 0.0
+    unseen_sharpness: float = 0.0
+    unseen_patch_distance: float = 1.0
 
 
 def objects_from(meshes: Iterable[Path], held_out: Iterable[int]) -> Iterator[tuple[str, TexturedMesh, float]]:
@@ -127,6 +130,7 @@ def _row(
             return ReconstructionRow(name, variant)
     scores = score(result.textured, truth, elevation)
     kept = ("unseen_iou", "unseen_psnr", "reference_iou", "reference_psnr", "f_score")
+    kept += ("unseen_sharpness", "unseen_patch_distance")
     error = abs(depth_to_width(result.textured) / depth_to_width(truth) - 1.0)
     seconds = result.report["seconds"]
     return ReconstructionRow(name, variant, **{k: scores[k] for k in kept}, depth_error=error, seconds=seconds)
@@ -140,8 +144,9 @@ def depth_to_width(mesh: TexturedMesh) -> float:
 
 def reconstruction_table(rows: list[ReconstructionRow]) -> str:
     """Every run and the means (median for the depth error), as Markdown."""
-    head = "| object | variant | unseen IoU | unseen PSNR | front IoU | front PSNR | F-score | depth error | seconds |"
-    lines = [head, "|---|---|---|---|---|---|---|---|---|", *(_line(row.object, row) for row in rows)]
+    head = "| object | variant | unseen IoU | unseen PSNR | front IoU | front PSNR | F-score | depth error | "
+    head += "seconds | sharpness | patch distance |"
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|", *(_line(row.object, row) for row in rows)]
     for variant in (WITH, WITHOUT):
         mine = [row for row in rows if row.variant == variant]
         if mine:
@@ -154,5 +159,6 @@ def reconstruction_table(rows: list[ReconstructionRow]) -> str:
 def _line(name: str, row: ReconstructionRow) -> str:
     return (
         f"| {name} | {row.variant} | {row.unseen_iou:.3f} | {row.unseen_psnr:.2f} | {row.reference_iou:.3f} | "
-        f"{row.reference_psnr:.2f} | {row.f_score:.3f} | {row.depth_error:.0%} | {row.seconds:.0f} |"
+        f"{row.reference_psnr:.2f} | {row.f_score:.3f} | {row.depth_error:.0%} | {row.seconds:.0f} | "
+        f"{row.unseen_sharpness:.2f} | {row.unseen_patch_distance:.4f} |"
     )

@@ -68,7 +68,7 @@ def _pool(image: Float[Tensor, "h2 w2 C"]) -> Float[Tensor, "h w C"]:
     return torch.nn.functional.avg_pool2d(image.permute(2, 0, 1), SUPERSAMPLE).permute(1, 2, 0)
 
 
-def dilate(texture: Float[Tensor, "H W 3"], covered: Bool[Tensor, "H W"]) -> Float[Tensor, "H W 3"]:
+def dilate(texture: Float[Tensor, "H W C"], covered: Bool[Tensor, "H W"]) -> Float[Tensor, "H W C"]:
     """Gives every uncovered texel the colour of its nearest covered one."""
     mask = covered.cpu().numpy()
     if mask.all() or not mask.any():
@@ -79,4 +79,4 @@ def dilate(texture: Float[Tensor, "H W 3"], covered: Bool[Tensor, "H W"]) -> Flo
     source = np.zeros(labels.max() + 1, dtype=np.int64)
     source[labels[mask]] = np.flatnonzero(mask)
     nearest = torch.from_numpy(source[labels]).to(texture.device)
-    return texture.reshape(-1, 3)[nearest]
+    return texture.reshape(-1, texture.shape[-1])[nearest]

@@ -11,7 +11,10 @@ from dreamcraft3d.priors.models import Pose, catalogue, folder_of
 
 __all__ = ["check_present", "check_words", "load_prior", "needs_words"]
 
-BUNDLED = "bundled"
+BUNDLED, EXEMPLAR = "bundled", "exemplar"
+BUILT_IN = (BUNDLED, EXEMPLAR)
+"""Priors that come with the program: the bundled network, and the picture's own patches, which need none."""
+
 Family = Literal["stable-diffusion", "deepfloyd", "zero123"]
 PIPELINES: dict[str, Family] = {
     "StableDiffusionPipeline": "stable-diffusion",
@@ -23,7 +26,7 @@ PIPELINES: dict[str, Family] = {
 
 
 def load_prior(name: str, *, prompt: str = "") -> DiffusionPrior:
-    """The prior with this name (bundled, a model of the catalogue, a folder), in main memory.
+    """The prior with this name (bundled, exemplar, a model of the catalogue, a folder), in main memory.
 
     Args:
         prompt: the object in words, for priors that need them.
@@ -36,6 +39,10 @@ def load_prior(name: str, *, prompt: str = "") -> DiffusionPrior:
         from dreamcraft3d.priors.bundled import BundledPrior
 
         return BundledPrior.load()
+    if name == EXEMPLAR:
+        from dreamcraft3d.priors.exemplar import ExemplarPrior
+
+        return ExemplarPrior()
     folder, family = folder_of(name), family_of(name)
     if family == "zero123":
         from dreamcraft3d.priors.zero123 import Zero123Prior
@@ -87,7 +94,7 @@ def pose_of(name: str) -> Pose:
 
 def needs_words(name: str) -> bool:
     """Whether a prior has to be told in words what the object is."""
-    return name != BUNDLED and family_of(name) != "zero123"
+    return name not in BUILT_IN and family_of(name) != "zero123"
 
 
 def check_words(names: Iterable[str], prompt: str) -> None:
@@ -113,7 +120,7 @@ def check_present(names: tuple[str, ...]) -> None:
     """
     missing = []
     for name in names:
-        if name == BUNDLED:
+        if name in BUILT_IN:
             continue
         try:
             folder_of(name)

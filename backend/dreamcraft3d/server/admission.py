@@ -35,7 +35,7 @@ PATH_SETTINGS = {
 """Settings that hold paths, and the fields for uploads that a client sends instead: its paths are never opened."""
 
 PRIOR_SETTINGS = ("priors.view", "priors.image", "priors.texture")
-BUILT_IN = ("bundled", "none")
+BUILT_IN = ("bundled", "exemplar", "none")
 """Priors that need no model."""
 
 PICTURES = ("picture", "mask", "depth", "normal")
