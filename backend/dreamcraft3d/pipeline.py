@@ -498,7 +498,8 @@ class Stages:
         view, baked = self.reference, export.bake(unwrapped, texture.at)
         projected = export.project_image(unwrapped, view.rgba, view.camera, baked, self.config.projection)
         textured = unwrapped.with_texture(projected.texture).to("cpu")
-        textured = paint_unseen_sides(textured, view, self.config)
+        known = projected.weight if self.config.projection.enabled else None
+        textured = paint_unseen_sides(textured, view, self.config, weight=known)
         glb = self.workspace.write_bytes("result.glb", export.write_glb(textured))
         self.progress.artifact("result.glb", glb)
         picture = self.workspace.file("turntable.png")

@@ -55,13 +55,13 @@ def picture(size: int = 128) -> Tensor:
 def painted() -> tuple[TexturedMesh, Tensor, Tensor]:
     """The ball, the weight of its texels, and its painted texture."""
     mesh = ball()
-    weight = reference_weight(mesh.mesh, mesh.uvs, TEXELS, 0.0, picture())
+    weight = reference_weight(mesh.mesh, mesh.uvs, TEXELS, orbit(0.0, 0.0), picture())
     return mesh, weight, paint_unseen(mesh, weight, exemplars_of(picture()), COARSE)
 
 
 def test_the_reference_shows_the_front_and_nothing_of_the_back() -> None:
     mesh = ball()
-    weight = reference_weight(mesh.mesh, mesh.uvs, TEXELS, 0.0, picture()).reshape(-1)
+    weight = reference_weight(mesh.mesh, mesh.uvs, TEXELS, orbit(0.0, 0.0), picture()).reshape(-1)
     texel, points = texels_of(mesh.mesh, mesh.uvs, TEXELS)
     cosine = points.normal[:, 0]
     assert float(weight[texel[cosine > 0.7]].min()) > 0.999  # what `KNOWN` takes for known

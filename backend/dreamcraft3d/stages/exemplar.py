@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from dreamcraft3d.config import ExemplarConfig, GenerateConfig
 from dreamcraft3d.export import TexturedMesh, dilate
-from dreamcraft3d.functional.cameras import orbit
+from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.patch_match import Matches
 from dreamcraft3d.kernels.rasterize import rasterize
@@ -92,7 +92,7 @@ def paint_unseen_sides(
         swatch[..., :3] *= swatch[..., 3:]
     size = textured.texture.shape[0]
     if weight is None:
-        weight = reference_weight(textured.mesh, textured.uvs, size, reference.elevation, rgba)
+        weight = reference_weight(textured.mesh, textured.uvs, size, reference.camera, rgba)
     exemplars = exemplars_of(rgba, swatch)
     texture = paint_unseen(
         textured, weight, exemplars, config.exemplar, elevation=reference.elevation, seed=config.seed
@@ -276,10 +276,10 @@ def _exemplar(rgba: Float[Tensor, "h w 4"]) -> Exemplar:
 
 @torch.no_grad()
 def reference_weight(
-    mesh: Mesh, uvs: Float[Tensor, "F 3 2"], size: int, elevation: float, rgba: Float[Tensor, "S S 4"]
+    mesh: Mesh, uvs: Float[Tensor, "F 3 2"], size: int, camera: Cameras, rgba: Float[Tensor, "S S 4"]
 ) -> Float[Tensor, "T T"]:
     """How far each texel is the picture's: visible, not at a slant, not at an outline, inside the picture's mask."""
-    view = View(mesh, orbit(elevation, 0.0).to(mesh.vertices.device))
+    view = View(mesh, camera.to(mesh.vertices.device))
     texel, points = texels_of(mesh, uvs, size)
     square, place = view.weigh(points)
     mask = (rgba[..., 3:] > 0.99).to(rgba).permute(2, 0, 1)[None]
