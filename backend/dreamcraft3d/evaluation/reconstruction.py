@@ -129,8 +129,10 @@ def _row(
         except ObjectLost:
             return ReconstructionRow(name, variant)
     scores = score(result.textured, truth, elevation)
-    kept = ("unseen_iou", "unseen_psnr", "reference_iou", "reference_psnr", "f_score")
-    kept += ("unseen_sharpness", "unseen_patch_distance")
+    kept = (
+        *("unseen_iou", "unseen_psnr", "reference_iou", "reference_psnr", "f_score"),
+        *("unseen_sharpness", "unseen_patch_distance"),
+    )
     error = abs(depth_to_width(result.textured) / depth_to_width(truth) - 1.0)
     seconds = result.report["seconds"]
     return ReconstructionRow(name, variant, **{k: scores[k] for k in kept}, depth_error=error, seconds=seconds)
