@@ -130,9 +130,9 @@ def _row(
             return ReconstructionRow(name, variant)
     scores = score(result.textured, truth, elevation)
     kept = (
-        *("unseen_iou", "unseen_psnr", "reference_iou", "reference_psnr", "f_score"),
-        *("unseen_sharpness", "unseen_patch_distance"),
-    )
+        "unseen_iou", "unseen_psnr", "reference_iou", "reference_psnr", "f_score", "unseen_sharpness",
+        "unseen_patch_distance",
+    )  # fmt: skip
     error = abs(depth_to_width(result.textured) / depth_to_width(truth) - 1.0)
     seconds = result.report["seconds"]
     return ReconstructionRow(name, variant, **{k: scores[k] for k in kept}, depth_error=error, seconds=seconds)

@@ -126,7 +126,7 @@ class SurfaceEstimator(Protocol):
 class CameraEstimator(Protocol):
     """What guesses the camera that took a picture."""
 
-    def guess_camera(self, rgba: Float[Tensor, "1 H W 4"]) -> tuple[float, float]:
+    def guess_camera(self, rgba: Float[Tensor, "1 H W 4"], /) -> tuple[float, float]:
         """Elevation and field of view, radians, of a premultiplied picture whose object fills the square."""
         ...
 

@@ -64,8 +64,8 @@ class Palette:
         scaled = [exemplar.at(size) for exemplar in exemplars]
         both = [*scaled, *(Exemplar(e.colour.flip(1), e.inside.flip(1)) for e in scaled)]
         inside = torch.stack([e.inside for e in both])
-        rarity = [_rarity_at(e, size) for e in exemplars]
-        rarity = torch.stack([*rarity, *(plane.flip(1) for plane in rarity)])
+        rare = [_rarity_at(e, size) for e in exemplars]
+        rarity = torch.stack([*rare, *(plane.flip(1) for plane in rare)])
         covered = F.avg_pool2d(inside[:, None].float(), PATCH, 1, PATCH // 2)[:, 0]
         self._penalty = config.rarity * rarity + (1.0 - covered).square() * 0.05
         self._penalty = torch.where(inside, self._penalty, torch.inf)
