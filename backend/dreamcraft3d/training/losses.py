@@ -90,7 +90,8 @@ def _thin_views_loss(code: ReferenceCode, batch: Batch, offset: tuple[int, int])
     view = look(code, framing_cameras(*pose.unbind(1)), size=half, pixels=grid.expand(len(pose), -1, -1))
     target = batch.target[:, 1:, :, row::2, column::2].flatten(0, 1)
     depth = batch.depth[:, 1:, :, row::2, column::2].flatten(0, 1)
-    return view_loss(view, target, depth).unflatten(0, (-1, targets)).sum(1)
+    total: Float[Tensor, " B"] = view_loss(view, target, depth).unflatten(0, (-1, targets)).sum(1)
+    return total
 
 
 def view_loss(view: Look, target: Float[Tensor, "N 4 h w"], depth: Float[Tensor, "N 1 h w"]) -> Float[Tensor, " N"]:

@@ -180,7 +180,8 @@ class Trainer:
         pictures = (tensor.to(self.device) for tensor in vars(batch).values())  # on the GPU already, if there is one
         drawn = (sent(dropped, self.device), sent(t, self.device), noise)
         fields = [tensor.chunk(count) for tensor in (*pictures, *drawn)]
-        return [Share(Batch(*piece[:-3]), *piece[-3:], (row, column)) for piece in zip(*fields, strict=True)]
+        pieces = zip(*fields, strict=True)
+        return [Share(Batch(*each), gone, step, noise, (row, column)) for *each, gone, step, noise in pieces]
 
     def _backward(self, network: BundledNetwork, share: Share, weight: float) -> Float[Tensor, ""]:
         loss = weight * training_loss(network, share, self.settings.weights, narrow=self.narrow)
