@@ -48,7 +48,8 @@ def exact_prior() -> OraclePrior:
     surface = surface_of(make_object(SEED).solid)
 
     def true_view(elevation: torch.Tensor, azimuth: torch.Tensor, _content: str, size: int) -> torch.Tensor:
-        return render_surface(surface, orbit(elevation, azimuth), LIT, size=size).rgba
+        rgba = render_surface(surface, orbit(elevation, azimuth), LIT, size=size).rgba
+        return (255.0 * rgba + 0.5).floor() / 255.0  # as pictures are stored: a half is a little more than a half
 
     return OraclePrior(true_view, image_size=64)
 

@@ -47,7 +47,7 @@ def world(folder: Path) -> TrainingSet:
 
 def test_the_loss_falls(world: TrainingSet) -> None:
     trainer = Trainer(TrainSettings(steps=100, batch=4, warm_up=1, learning_rate=4e-3), network=tiny_network())
-    losses = [float(trainer.train_step(world.batch(4, trainer.generator))) for _ in range(16)]
+    losses = [float(trainer.train_step(world.batch(4, trainer.generator))) for _ in range(32)]
     assert sum(losses[-4:]) < 0.6 * sum(losses[:4])
     moved = [not torch.equal(a, b) for a, b in zip(trainer.ema.parameters(), tiny_network().parameters(), strict=True)]
     assert all(moved), "every weight takes part"

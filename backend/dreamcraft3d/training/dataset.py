@@ -128,9 +128,8 @@ def held_out(seeds: Iterable[int], *, wide: bool = False, views: int = 8) -> lis
 
 def plain_batch(drawn: Drawn) -> Batch:
     """One example as it is, with all its views."""
-    fields = {name: value[None] for name, value in vars(drawn).items()}
-    unvaried = {"order": torch.arange(3)[None], "mirror": torch.zeros(1, dtype=torch.bool), "tint": UNTINTED[None]}
-    return batch_of(Raw(**fields, **unvaried))
+    unvaried = (torch.arange(3), torch.tensor(False), UNTINTED)
+    return batch_of(Raw(*(tensor[None] for tensor in (*vars(drawn).values(), *unvaried))))
 
 
 @dataclass(frozen=True)
@@ -216,8 +215,8 @@ def damaged(rgba: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
     if rng.random() < 0.4:
         opacity = _rough_mask(opacity, rng)
     mixed = np.concatenate([colour * (opacity[..., None] / 255.0), opacity[..., None]], axis=2)
-    result: NDArray[np.uint8] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
-    return result
+    whole: NDArray[np.uint8] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+    return whole
 
 
 def _straight(rgba: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -234,14 +233,14 @@ def _coarse(picture: NDArray[np.float32]) -> NDArray[np.float32]:
     """The picture with half of its resolution."""
     height, width = picture.shape[:2]
     small = cv2.resize(picture, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-    result: NDArray[np.float32] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    return result
+    large: NDArray[np.float32] = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    return large
 
 
 def _jpeg(colour: NDArray[Any], quality: int) -> NDArray[np.float32]:
     _, data = cv2.imencode(".jpg", colour.astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    result: NDArray[np.float32] = cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32)
-    return result
+    decoded: NDArray[np.float32] = cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.float32)
+    return decoded
 
 
 def _rough_mask(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
@@ -249,8 +248,8 @@ def _rough_mask(opacity: NDArray[np.float32], rng: np.random.Generator) -> NDArr
     coarse = rng.normal(0.0, 1.0, (8, 8)).astype(np.float32)
     lean = cv2.resize(coarse, opacity.shape[::-1], interpolation=cv2.INTER_CUBIC) * 0.12 + rng.normal(0.0, 0.1)
     soft = cv2.GaussianBlur(opacity / 255.0, (0, 0), 1.5)
-    result: NDArray[np.float32] = np.clip((soft - 0.5 + lean) * 4.0 + 0.5, 0.0, 1.0) * 255.0
-    return result
+    mask: NDArray[np.float32] = np.clip((soft - 0.5 + lean) * 4.0 + 0.5, 0.0, 1.0) * 255.0
+    return mask
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -181,7 +181,7 @@ class Trainer:
         drawn = (sent(dropped, self.device), sent(t, self.device), noise)
         fields = [tensor.chunk(count) for tensor in (*pictures, *drawn)]
         pieces = zip(*fields, strict=True)
-        return [Share(Batch(*piece[:-3]), *piece[-3:], offset=(row, column)) for piece in pieces]
+        return [Share(Batch(*each), gone, step, noise, (row, column)) for *each, gone, step, noise in pieces]
 
     def _backward(self, network: BundledNetwork, share: Share, weight: float) -> Float[Tensor, ""]:
         loss = weight * training_loss(network, share, self.settings.weights, narrow=self.narrow)
