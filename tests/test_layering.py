@@ -108,8 +108,12 @@ def test_kernels_know_nothing_above_them(imports):
     assert not breaches(imports, {"kernels"}, above)
 
 
-def test_priors_and_kernels_do_not_meet(imports):
-    assert not breaches(imports, {"priors"}, {"kernels", "fields", "rendering", "stages", "pipeline", "guidance"})
+def test_priors_know_nothing_of_scenes(imports):
+    """A network may need a kernel of its own (the bundled one renders its volume); what a scene is made of it must not
+    know."""
+    assert not breaches(imports, {"priors"}, {"fields", "rendering", "stages", "pipeline", "guidance"})
+    used = {(item.by, item.of.removeprefix("dreamcraft3d.")) for item in imports if layer(item.by) == "priors"}
+    assert {pair for pair in used if layer(pair[1]) == "kernels"} == {("priors.lifting", "kernels.frustum")}
     assert not breaches(imports, {"guidance"}, {"kernels", "fields", "rendering", "stages", "pipeline"})
     assert not breaches(imports, {"fields", "rendering"}, {"priors", "guidance", "stages", "pipeline"})
 

@@ -41,7 +41,6 @@ from dreamcraft3d.functional.cameras import Cameras
 from dreamcraft3d.functional.mesh import Mesh
 from dreamcraft3d.kernels.dispatch import default_device
 from dreamcraft3d.kernels.selfcheck import card_trouble
-from dreamcraft3d.priors.base import CameraEstimator
 from dreamcraft3d.priors.loading import check_present, check_words, load_prior
 from dreamcraft3d.priors.models import folder_of
 from dreamcraft3d.priors.perception import choose_estimator
@@ -136,9 +135,10 @@ def with_camera(reference: ReferenceView, shelf: Shelf, config: GenerateConfig, 
     """The reference with the camera as the 3D-aware prior guesses it, as far as the user did not say it."""
     given = config.reference
     prior = shelf.pair(config.priors_of(config.guided_stages()[0]))[0]
-    if (given.elevation is not None and given.fov is not None) or not isinstance(prior, CameraEstimator):
+    guess = getattr(prior, "guess_camera", None)  # a CameraEstimator
+    if guess is None or (given.elevation is not None and given.fov is not None):
         return reference
-    elevation, fovy = prior.guess_camera(reference.rgba[None])
+    elevation, fovy = guess(reference.rgba[None])
     seen = replace(
         reference,
         elevation=elevation if given.elevation is None else reference.elevation,

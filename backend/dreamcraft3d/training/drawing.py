@@ -120,7 +120,8 @@ def held_out_example(pack: ObjectPack, thing: PackedObject, *, wide: bool = Fals
     views from -10 to 45 degrees. `wide`: lenses and elevations of the whole training world."""
     surface, level, rng = held_out_surface(pack, thing)
     shot = random_shot(rng, views=views) if wide else plain_shot(rng, level, views)
-    return take(surface, surface.vertices.numpy().astype(np.float64), shot, random_lighting(rng))
+    vertices = surface.vertices.numpy().astype(np.float64)
+    return take(surface, vertices, shot, random_lighting(rng), supersampling=3)
 
 
 def held_out_surface(pack: ObjectPack, thing: PackedObject) -> tuple[Surface, float, np.random.Generator]:
@@ -143,23 +144,26 @@ def procedural_example(seed: int, *, plain: bool = False, views: int = VIEWS) ->
         shot = plain_shot(rng, thing.elevation, views)
     else:
         shot = random_shot(rng, elevation=thing.elevation if rng.random() < 0.5 else None, views=views)
-    return take(surface_of(thing.solid), thing.solid.vertices, shot, lighting)
+    return take(surface_of(thing.solid), thing.solid.vertices, shot, lighting, supersampling=3 if plain else 2)
 
 
 LIT = Lighting(torch.tensor([[0.0, 0.0, 1.0]]), torch.zeros(1), ambient=1.0)
 """For colours that have light in them already."""
 
 
-def take(surface: Surface, vertices: Array, shot: Shot, lighting: Lighting) -> Drawn:
-    """Frame a surface (with its `vertices` turned) and draw it."""
+def take(surface: Surface, vertices: Array, shot: Shot, lighting: Lighting, *, supersampling: int = 2) -> Drawn:
+    """Frame a surface (with its `vertices` turned) and draw it.
+
+    `supersampling`: an odd one covers no pixel by just one half, where silhouettes are cut; for figures.
+    """
     placed = framed(vertices, shot.elevation, fovy=shot.fovy, fill=min(shot.fill, 0.95))
     placed = placed * (max(shot.fill, 0.95) / 0.95) + _shift(shot)
     surface = surface.moved(placed)
     start = torch.tensor([[shot.elevation, 0.0, shot.fovy]])
     reference = framing_cameras(*start.unbind(1))
     wanted = framing_cameras(*shot.views.unbind(1))
-    front = render_surface(surface, reference, lighting, size=REFERENCE_SIZE)
-    views = render_surface(surface, wanted, lighting, size=SIZE)
+    front = render_surface(surface, reference, lighting, size=REFERENCE_SIZE, supersampling=supersampling)
+    views = render_surface(surface, wanted, lighting, size=SIZE, supersampling=supersampling)
     small = _halved(front)
     depth = torch.cat([_levels(small, start), _levels(views, shot.views)])
     normals = small.normals[0] @ reference.c2w[0, :3, :3]
