@@ -26,7 +26,7 @@ from dreamcraft3d.training.report import (
     real_objects,
     sample_sheet,
 )
-from dreamcraft3d.training.shapes import make_object
+from dreamcraft3d.training.shapes import framed, make_object
 from dreamcraft3d.training.surfaces import surface_of
 from packs import write_pack
 from tiny_models import tiny_network
@@ -45,7 +45,8 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> ObjectPack:
 
 
 def exact_prior() -> OraclePrior:
-    surface = surface_of(make_object(SEED).solid)
+    thing = make_object(SEED)
+    surface = surface_of(thing.solid).moved(framed(thing.solid.vertices, thing.elevation))
 
     def true_view(elevation: torch.Tensor, azimuth: torch.Tensor, _content: str, size: int) -> torch.Tensor:
         rgba = render_surface(surface, orbit(elevation, azimuth), LIT, size=size).rgba
