@@ -80,7 +80,7 @@ def test_a_closed_box_is_full_and_an_open_one_is_hollow() -> None:
 
 THIN = pytest.mark.xfail(
     strict=True,
-    reason="views along a sheet see past it within a cell: nine tenths of the cells of sheets without thickness are lost",
+    reason="views along a sheet see past it within a cell: most cells of sheets without thickness are lost",
 )
 
 

@@ -26,7 +26,7 @@ from dreamcraft3d.training.report import (
     real_objects,
     sample_sheet,
 )
-from dreamcraft3d.training.shapes import framed, make_object
+from dreamcraft3d.training.shapes import make_object
 from dreamcraft3d.training.surfaces import surface_of
 from packs import write_pack
 from tiny_models import tiny_network
@@ -45,12 +45,10 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> ObjectPack:
 
 
 def exact_prior() -> OraclePrior:
-    thing = make_object(SEED)
-    surface = surface_of(thing.solid).moved(framed(thing.solid.vertices, thing.elevation))
+    surface = surface_of(make_object(SEED).solid)
 
     def true_view(elevation: torch.Tensor, azimuth: torch.Tensor, _content: str, size: int) -> torch.Tensor:
-        rgba = render_surface(surface, orbit(elevation, azimuth), LIT, size=size).rgba
-        return (255.0 * rgba + 0.5).floor() / 255.0  # as pictures are stored: a half is a little more than a half
+        return render_surface(surface, orbit(elevation, azimuth), LIT, size=size, supersampling=3).rgba
 
     return OraclePrior(true_view, image_size=64)
 
