@@ -11,6 +11,7 @@ additions is the hardware's. `reference/frustum.py` is the reference implementat
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -116,7 +117,8 @@ def _launch(
     results: list[Tensor], grad: Tensor | None = None,
 ) -> None:  # fmt: skip
     """One launch per view; views of one volume follow each other on one thread, since they add to the same gradient."""
-    kernels = bands.loaded(frustum_kernels(volume.shape[-1]), volume.device)
+    kernels = frustum_kernels(volume.shape[-1])
+    kernel = bands.loaded(SimpleNamespace(kernel=getattr(kernels, name)), volume.device).kernel
     vector, wp = kernels.vector, dispatch.warp()
     height, width, planes = volume.shape[1:4]
     each = len(cameras) // len(volume)
@@ -128,6 +130,6 @@ def _launch(
 
     def body(b: int, _: int) -> None:
         for n in range(b * each, (b + 1) * each):
-            dispatch.launch(getattr(kernels, name), pixels.shape[1], [*cells, *rays, n, b, *settings, *out])
+            dispatch.launch(kernel, pixels.shape[1], [*cells, *rays, n, b, *settings, *out])
 
     dispatch.in_parallel(volume.device, [(b, 1) for b in range(len(volume))], body)

@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from dreamcraft3d.errors import InputError
 from dreamcraft3d.training.drawing import VIEWS, Drawn, procedural_example, real_example
 from dreamcraft3d.training.objects import ObjectPack
 from dreamcraft3d.training.shapes import HELD_OUT
@@ -43,7 +44,10 @@ class Source:
     def _pack(self) -> ObjectPack:
         if self.pack is None:
             raise ValueError("there is no pack of real objects")
-        return ObjectPack(self.pack)
+        pack = ObjectPack(self.pack)
+        if not pack.chosen(held_out=False):
+            raise InputError(f"{self.pack.name} has no objects to train on.", "Give another pack, or none.")
+        return pack
 
     def drawn(self, kind: Kind, number: int) -> Drawn:
         """Example `number` of a kind; for ever the same. All real objects come in turn, in an order of their own."""
