@@ -109,6 +109,14 @@ def _resolved(node: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mappin
     return {**definitions.get(str(reference).rpartition("/")[2], {}), **node}
 
 
+def _limits(node: Mapping[str, Any], *, whole: bool) -> tuple[Any, Any]:
+    """The smallest and the largest number that a node allows (None: no limit)."""
+    high = node.get("maximum", node.get("exclusiveMaximum"))
+    if high is not None and whole and "exclusiveMaximum" in node:
+        high -= 1
+    return node.get("minimum", node.get("exclusiveMinimum")), high
+
+
 def _field(key: str, node: Mapping[str, Any], description: str) -> Field:
     default, kind = node.get("default"), node.get("type")
     if "enum" in node and all(isinstance(choice, str) for choice in node["enum"]):
@@ -116,13 +124,13 @@ def _field(key: str, node: Mapping[str, Any], description: str) -> Field:
     if "const" in node and isinstance(node["const"], str):
         return Field(key, "choice", default, description, choices=(node["const"],))
     if kind in ("integer", "number"):
-        low = node.get("minimum", node.get("exclusiveMinimum"))
-        high = node.get("maximum", node.get("exclusiveMaximum"))
-        if high is not None and kind == "integer" and "exclusiveMaximum" in node:
-            high -= 1
-        return Field(key, kind, default, description, low, high)
+        return Field(key, kind, default, description, *_limits(node, whole=kind == "integer"))
     if kind == "boolean":
         return Field(key, "boolean", default, description)
     if kind == "string":
         return Field(key, "text", default, description)
+    numbers = [one for one in node.get("anyOf") or () if one.get("type") in ("integer", "number")]
+    if len(numbers) == 1 and len(node["anyOf"]) == 2:  # a number, or null
+        limits = _limits(numbers[0], whole=numbers[0]["type"] == "integer")
+        return Field(key, "json", json.dumps(default), description, *limits)
     return Field(key, "json", json.dumps(default), description)

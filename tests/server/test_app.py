@@ -26,7 +26,7 @@ def test_it_describes_itself_so_that_a_panel_can_be_drawn(hosted: Hosted):
     preview = next(preset for preset in record["presets"] if preset["name"] == "preview")
     assert preview["available"] and preview["values"]["coarse_nerf.steps"] == configure("preview").coarse_nerf.steps
     known = {key for key, _, _ in describe(configure("preview"))}
-    paths = {"reference.mask", "reference.depth", "reference.normal"}
+    paths = {"reference.mask", "reference.depth", "reference.normal", "shape.mesh", "exemplar.picture"}
     assert set(preview["values"]) == known - paths
     schema = record["schema"]
     assert schema["$defs"]["CoarseNerfConfig"]["properties"]["steps"]["minimum"] == 1

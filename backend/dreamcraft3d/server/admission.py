@@ -26,13 +26,15 @@ MAX_WAITING = 20_000
 MAX_MEGAPIXELS = 64.0
 """Pictures with more are refused before they are decoded, whatever the settings say."""
 
-PATH_SETTINGS = {
+PATH_SETTINGS: dict[str, str | None] = {
     "reference.mask": "mask",
     "reference.depth": "depth",
     "reference.normal": "normal",
     "shape.mesh": "shape",
+    "exemplar.picture": None,
 }
-"""Settings that hold paths, and the fields for uploads that a client sends instead: its paths are never opened."""
+"""Settings that hold paths, and the fields for uploads that a client sends instead (if any): its paths are never
+opened."""
 
 PRIOR_SETTINGS = ("priors.view", "priors.image", "priors.texture")
 BUILT_IN = ("bundled", "exemplar", "none")
@@ -92,7 +94,7 @@ def checked_config(preset: str, settings: Mapping[str, Any]) -> GenerateConfig:
         raise ServiceError(422, "bad_preset", f"There is no preset '{preset}'.", hint, field="preset")
     for key, field in PATH_SETTINGS.items():
         if settings.get(key) is not None:
-            hint = f"Upload the file and put its id into the field {field}."
+            hint = "Leave it out." if field is None else f"Upload the file and put its id into the field {field}."
             raise ServiceError(422, "bad_setting", f"{key} cannot be a path here.", hint, field=f"settings.{key}")
     for key in PRIOR_SETTINGS:
         if key in settings and settings[key] not in (*BUILT_IN, *catalogue()):

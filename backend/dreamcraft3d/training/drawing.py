@@ -156,7 +156,9 @@ def take(surface: Surface, vertices: Array, shot: Shot, lighting: Lighting, *, s
 
     `supersampling`: an odd one covers no pixel by just one half, where silhouettes are cut; for figures.
     """
-    placed = framed(vertices, shot.elevation, fovy=shot.fovy, fill=min(shot.fill, 0.95))
+    plain = shot.fovy == FOVY and abs(shot.elevation) < 0.55
+    fill, rounds = min(shot.fill, 0.95), 4 if plain else 24
+    placed = framed(vertices, shot.elevation, fovy=shot.fovy, fill=fill, rounds=rounds)
     placed = placed * (max(shot.fill, 0.95) / 0.95) + _shift(shot)
     surface = surface.moved(placed)
     start = torch.tensor([[shot.elevation, 0.0, shot.fovy]])
