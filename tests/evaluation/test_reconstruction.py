@@ -75,7 +75,7 @@ def test_the_table_has_every_run_and_the_means() -> None:
     table = reconstruction_table(rows).splitlines()
     assert len(table) == 2 + 4 + 2
     assert (
-        table[6] == "| **3 objects** | with prior | 0.800 | 18.00 | 0.900 | 24.00 | 0.700 | 20% | 70 | 0.70 | 0.0300 |"
+        table[6] == "| **3 objects** | with prior | 0.800 | 18.00 | 0.900 | 24.00 | 0.700 | 20% | 70 | 0.60 | 0.0300 |"
     )
     assert "| hat |" in table[4]
 

@@ -31,6 +31,7 @@ AT_MOST = 20_000
 """Patches of each set and scale that are looked at; more say nothing more."""
 
 SOLID = 0.999
+FLAT = (0.25 / 255.0) ** 2
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,15 @@ def unseen_statistics(
 def sharpness(result: Float[Tensor, "B H W 4"], truth: Float[Tensor, "C H W 4"]) -> float:
     """Mean squared difference of neighbouring pixels of the result over that of the truth; 1 if neither has any.
 
+    Of a truth in one colour the difference counts as a quarter of a display level: the ratio then says how far the
+    result is from flat.
+
     >>> flat = torch.ones(1, 8, 8, 4)
     >>> sharpness(flat, flat)
     1.0
     """
     ours, theirs = _gradient_energy(result), _gradient_energy(truth)
-    return 1.0 if ours == theirs else ours / max(theirs, 1e-12)
+    return 1.0 if ours == theirs else ours / max(theirs, FLAT)
 
 
 def patch_distance(result: Float[Tensor, "B H W 4"], truth: Float[Tensor, "C H W 4"], *, seed: int = 0) -> float:

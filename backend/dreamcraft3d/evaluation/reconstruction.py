@@ -145,7 +145,7 @@ def depth_to_width(mesh: TexturedMesh) -> float:
 
 
 def reconstruction_table(rows: list[ReconstructionRow]) -> str:
-    """Every run and the means (median for the depth error), as Markdown."""
+    """Every run and the means (medians for the depth error and the sharpness), as Markdown."""
     head = "| object | variant | unseen IoU | unseen PSNR | front IoU | front PSNR | F-score | depth error | "
     head += "seconds | sharpness | patch distance |"
     lines = [head, "|---|---|---|---|---|---|---|---|---|---|---|", *(_line(row.object, row) for row in rows)]
@@ -153,7 +153,7 @@ def reconstruction_table(rows: list[ReconstructionRow]) -> str:
         mine = [row for row in rows if row.variant == variant]
         if mine:
             fields = {f.name: mean(getattr(r, f.name) for r in mine) for f in dataclasses.fields(mine[0])[2:]}
-            fields["depth_error"] = median(row.depth_error for row in mine)
+            fields |= {name: median(getattr(row, name) for row in mine) for name in ("depth_error", "unseen_sharpness")}
             lines.append(_line(f"**{len(mine)} objects**", ReconstructionRow("", variant, **fields)))
     return "\n".join(lines)
 
