@@ -67,7 +67,7 @@ def write(folder: Path, files: dict[str, bytes | str]) -> Path:
     return folder
 
 
-def damaged(read, data: bytes) -> None:
+def assert_damage_is_named(read, data: bytes) -> None:
     """No cut-off file is read as if it were whole, nor ends in another error than the reader's own."""
     read(data)
     for end in range(len(data)):

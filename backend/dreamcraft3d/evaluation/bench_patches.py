@@ -35,7 +35,7 @@ def patch_benchmarks(repeats: int = 3) -> list[BenchRow]:
             lambda: ours.patch_match(query, source, nothing, passes=PASSES),
             lambda: reference.exact_search(query, source),
             repeats,
-            detail=f"{scene}; {PASSES} passes, costs {excess:+.0%}; twin: exact",
+            detail=f"{scene}; {PASSES} passes, costs {excess:+.0%}; reference: exact",
         ),
         compare(
             "patch vote",

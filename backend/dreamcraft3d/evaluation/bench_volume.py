@@ -1,5 +1,5 @@
-"""The volume kernels beside their torch twins at working size: 200k points x 16 levels, 128 x 128 rays, and the volume
-of the bundled prior."""
+"""The volume kernels beside their reference implementations at working size: 200k points x 16 levels, 128 x 128 rays,
+and the volume of the bundled prior."""
 
 from collections.abc import Callable
 from types import ModuleType

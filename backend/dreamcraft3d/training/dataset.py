@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dreamcraft3d.functional.cameras import framing_distance
-from dreamcraft3d.training.drawing import Drawn, depth_of, occupancy_of, procedural_example
+from dreamcraft3d.training.drawing import DRAWING_VERSION, Drawn, depth_of, occupancy_of, procedural_example
 from dreamcraft3d.training.occupancy import PLANES, SIDE
 from dreamcraft3d.training.shapes import HELD_OUT, WORLD_VERSION
 from dreamcraft3d.training.shards import FIELDS, Kind, Shard
@@ -258,8 +258,8 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 def world_folder(folder: Path) -> Path:
-    """Where the cache of this version of the training world lives."""
-    return folder / f"world-{WORLD_VERSION}"
+    """Where the cache of this version of the training world, drawn by this version of the drawing, lives."""
+    return folder / f"world-{WORLD_VERSION}.{DRAWING_VERSION}"
 
 
 def _mirrored(pictures: Tensor, mirror: Bool[Tensor, " B"]) -> Tensor:

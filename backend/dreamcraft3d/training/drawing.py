@@ -24,6 +24,7 @@ from dreamcraft3d.training.sculptor import rotation
 from dreamcraft3d.training.shapes import FILL, FOVY, HALF_WIDTH, framed, make_object
 from dreamcraft3d.training.surfaces import Lighting, Surface, random_lighting, surface_of
 
+DRAWING_VERSION = 2  # of what is stored: raised when the same numbers draw other examples (2: sheets are occupied)
 REFERENCE_SIZE = 128  # pixels of reference pictures
 VIEWS = 8  # wanted views of an example
 DEPTH_RANGE = 1.0  # what the 255 levels of stored depth stand for, before and behind the origin

@@ -5,7 +5,7 @@ import pytest
 
 from dreamcraft3d.training.collect.formats.g3d import read_g3d
 from dreamcraft3d.training.collect.parts import FormatError
-from mesh_files import damaged, g3d, triangle
+from mesh_files import assert_damage_is_named, g3d, triangle
 
 
 @pytest.mark.parametrize("player", [False, True])
@@ -29,7 +29,7 @@ def test_transparent_meshes_are_left_out() -> None:
 
 
 def test_damage_is_named() -> None:
-    damaged(read_g3d, g3d(triangle()))
+    assert_damage_is_named(read_g3d, g3d(triangle()))
 
 
 def test_other_versions_are_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from dreamcraft3d.training.collect.formats.md2 import read_md2
 from dreamcraft3d.training.collect.parts import FormatError
-from mesh_files import damaged, md2, triangle
+from mesh_files import assert_damage_is_named, md2, triangle
 
 
 def test_what_was_written_is_read() -> None:
@@ -17,7 +17,7 @@ def test_what_was_written_is_read() -> None:
 
 
 def test_damage_is_named() -> None:
-    damaged(read_md2, md2(triangle()))
+    assert_damage_is_named(read_md2, md2(triangle()))
 
 
 def test_a_triangle_beyond_the_vertices() -> None:

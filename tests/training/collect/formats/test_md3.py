@@ -3,7 +3,7 @@
 import numpy as np
 
 from dreamcraft3d.training.collect.formats.md3 import read_md3
-from mesh_files import damaged, md3, triangle
+from mesh_files import assert_damage_is_named, md3, triangle
 
 
 def test_what_was_written_is_read() -> None:
@@ -19,4 +19,4 @@ def test_marks_for_other_models_are_no_parts() -> None:
 
 
 def test_damage_is_named() -> None:
-    damaged(read_md3, md3(triangle()))
+    assert_damage_is_named(read_md3, md3(triangle()))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from dreamcraft3d.training.collect.formats.pmd import read_pmd
-from mesh_files import damaged, pmd, triangle
+from mesh_files import assert_damage_is_named, pmd, triangle
 
 HALF = 0.5**0.5
 
@@ -21,4 +21,4 @@ def test_damage_is_named() -> None:
     whole = pmd(triangle(), {"prop-head": (0, 0, 0, 0, 0, 0, 1)})
     points = 4 + 4 + 9 + 28 + 1  # from the number of points on, what is missing may not have been written
     read_pmd(whole[:-points])
-    damaged(lambda data: read_pmd(data if len(data) != len(whole) - points else b""), whole)
+    assert_damage_is_named(lambda data: read_pmd(data if len(data) != len(whole) - points else b""), whole)

@@ -7,7 +7,7 @@ import pytest
 
 from dreamcraft3d.training.collect.formats.spm import read_spm
 from dreamcraft3d.training.collect.parts import FormatError
-from mesh_files import ball, damaged, floats, spm, triangle
+from mesh_files import assert_damage_is_named, ball, floats, spm, triangle
 
 
 @pytest.mark.parametrize("thing", [triangle(), ball(20, 20)], ids=["8-bit faces", "16-bit faces"])
@@ -28,7 +28,7 @@ def test_without_a_texture_the_mean_vertex_colour_is_the_colour() -> None:
 
 
 def test_damage_is_named() -> None:
-    damaged(read_spm, spm(triangle()))
+    assert_damage_is_named(read_spm, spm(triangle()))
 
 
 def test_a_face_beyond_the_vertices() -> None:
